@@ -1,0 +1,107 @@
+"""Where everything is: the one place that spells paths below a root.
+
+`Layout` only computes paths; it touches nothing on disk. `queue/` is described in docs/protocol.md, `state/` in
+ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+PHASES = ("incoming", "waiting", "open", "archive", "rejected", "batches")
+STORE_FOLDERS = (*PHASES, "done", "ids", "ready", "tmp")
+STATE_FOLDERS = (
+    "repos",
+    "worktrees",
+    "kept",
+    "sessions",
+    "control",
+    "events",
+    "logs",
+    "run",
+    "run/presence",
+    "run/agents",
+    "run/projects",
+)
+DROP_SUFFIXES = (".json", ".jsonl", ".yaml", ".yml")
+
+
+def fan(name: str) -> str:
+    """The two-hex-digit folder that spreads `done/` and `ids/` over 256 directories."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:2]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below one root. `root` is absolute and resolved."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def queue(self) -> Path:
+        return self.root / "queue"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def run(self) -> Path:
+        """The only part that may be deleted while nothing runs."""
+        return self.state / "run"
+
+    @property
+    def control(self) -> Path:
+        """Touch-files from people: pause, drain, stop, pause.<agent>, priority/<uid>."""
+        return self.state / "control"
+
+    @property
+    def events(self) -> Path:
+        return self.state / "events"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def sessions(self) -> Path:
+        return self.state / "sessions"
+
+    @property
+    def kept(self) -> Path:
+        """Worktrees moved aside because they held something unsaved: kept/<uid>.<n>."""
+        return self.state / "kept"
+
+    @property
+    def presence(self) -> Path:
+        return self.run / "presence"
+
+    @property
+    def coordinator_lock(self) -> Path:
+        return self.state / "coordinator.lock"
+
+    def hub(self, project: str) -> Path:
+        return self.state / "repos" / f"{project}.git"
+
+    def worktree(self, project: str, slot: str) -> Path:
+        return self.state / "worktrees" / project / slot
+
+    def agent(self, name: str) -> Path:
+        """run/agents/<name>/: status.json, heartbeat, lock."""
+        return self.run / "agents" / name
+
+    def project_status(self, name: str) -> Path:
+        return self.run / "projects" / f"{name}.json"
+
+    def session(self, day: str, uid: str, n: int) -> Path:
+        return self.sessions / day / f"{uid}.{n}"
+
+    def bell(self, name: str) -> Path:
+        """The FIFO that wakes `workers`, `coordinator` or `merger.<project>`."""
+        return self.run / f"bell.{name}"
