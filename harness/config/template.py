@@ -1,0 +1,121 @@
+"""The commented config.yaml that `harnessctl init` writes. A test loads what it returns, for every kind of agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+
+from harness.errors import ConfigError
+from harness.model import SLUG
+
+
+class AgentKind(StrEnum):
+    """What `init --agent` offers."""
+
+    COMMAND = "command"  # any command; set up as a shell that runs the prompt, until you name your tool
+    CLAUDE = "claude"  # Claude Code, run as a command
+
+
+_HEAD = """\
+# harness configuration. Everything is optional but `v`; what is commented out shows the default.
+# Check it with `harnessctl config check`, see what is in force with `harnessctl config show --origin`.
+# A running daemon reads it again on SIGHUP and keeps the old one when this one has a mistake.
+v: 1
+
+# workers: 3              # attempts that run at the same time
+# durability: power       # power | process (survives any crash of a process, not power loss; faster)
+# sandbox: auto           # auto | bwrap | landlock | none
+
+"""
+_PROJECT = """\
+  {name}:
+    path: {path}    # your clone, a bare repository or a URL; relative paths start at this file
+    # target: main          # merges land here
+    # agent: {agent}    # the default; an item may name another. A list holds fallbacks
+    # setup: {{run: "npm ci", inputs: [package-lock.json]}}   # run when a worktree is new or an input changed
+    # copy: [.env]          # untracked files that every worktree needs
+    # keep: [node_modules]  # untracked caches that may stay in a reused worktree
+    # protected: [.github/] # nothing below may change, unless the item says so
+    gates: []               # commands that must pass before a merge, for example:
+    #  - {{name: tests, run: "pytest -q", timeout_s: 600}}
+    #  - {{name: lint, run: "ruff check .", required: false}}
+    # merge: {{publish: push, gates: [], checkout: refuse}}
+    #   publish: push | none; gates: names to run again on the merged tree;
+    #   checkout: refuse | update (when `target` is checked out in your clone: update it if it is clean)
+"""
+_AGENTS = {
+    AgentKind.COMMAND: """\
+agents:
+  shell:
+    adapter: command
+    # Any tool that works in the current directory. Words in braces are filled in:
+    # {prompt} {prompt_file} {worktree} {session} {model} {run_id} {run_dir}
+    argv: [sh, "{prompt_file}"]     # runs the prompt as a shell script: replace it with your tool
+    prompt: file                    # argument | stdin | file
+    # env: {MYTOOL_HOME: "{run_dir}/home"}    # values may hold ${NAME} of the daemon's environment
+    # env_pass: [MYTOOL_TOKEN]                # nothing else is inherited
+    # exit_codes: {0: ok, 75: rate_limit, "*": crash}
+    # patterns:                               # first match in the output wins, before exit codes
+    #   - {match: '(?i)rate.?limit', class: rate_limit, retry_after: 'retry.after[: ]+(\\d+)'}
+    # stop: [INT, 5, TERM, 5, KILL]
+    # credential: team
+
+# credentials:
+#   team: {variable: MYTOOL_KEY, file: /etc/harness/mytool.key}
+""",
+    AgentKind.CLAUDE: """\
+agents:
+  claude:
+    adapter: command
+    argv: [claude, -p, --model, "{model}", --permission-mode, acceptEdits,
+           --allowedTools, "Bash(git *)", Write, Edit]
+    prompt: stdin
+    model: sonnet
+    credential: claude
+    env: {CLAUDE_CODE_MAX_RETRIES: 2, CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: 1, DISABLE_AUTOUPDATER: 1}
+    patterns:
+      - {match: 'API Error: (401|403)|Not logged in|Invalid API key', class: auth}
+      - {match: "hit your (usage )?limit", class: usage_limit}
+      - {match: 'API Error: 429', class: rate_limit}
+      - {match: 'API Error: (500|503|529)', class: overloaded}
+      - {match: 'Credit balance is too low', class: billing}
+      - {match: 'Reached max turns', class: max_turns}
+
+credentials:
+  claude: {variable: ANTHROPIC_API_KEY}     # from the daemon's environment; or: file: /etc/harness/anthropic.key
+""",
+}
+_TAIL = """\
+
+# health: {beat_s: 5, hang_s: 120, stall_s: 900, attempt_timeout_s: 3600}
+# retry: {max_attempts: 3, first_delay_s: 10, max_delay_s: 300}
+# heal: {rounds: 3}         # how often a red gate goes back to the same agent within one attempt
+# drain_s: 600              # how long attempts may go on after the first TERM
+# disk: {floor_mb: 512, floor_inodes: 2000}   # nothing is claimed while less is free
+"""
+
+
+def template(projects: Mapping[str, str], agent: str = AgentKind.COMMAND) -> str:
+    """The text of a config.yaml for these projects (name -> path or URL). Raises ConfigError for a bad name or kind."""
+    try:
+        kind = AgentKind(agent)
+    except ValueError:
+        kinds = ", ".join(k.value for k in AgentKind)
+        raise ConfigError(f"no kind of agent {agent!r}", remedy=f"known: {kinds}") from None
+    wrong = [name for name in projects if not SLUG.match(name)]
+    if wrong:
+        raise ConfigError(f"{wrong[0]!r} cannot name a project", remedy="use 1 to 40 of a-z, 0-9 and -")
+    name_of_agent = "shell" if kind is AgentKind.COMMAND else kind.value
+    head = _HEAD + ("projects:\n" if projects else "projects: {}\n")
+    example = "" if projects else _commented(_PROJECT.format(name="app", path="../app", agent=name_of_agent))
+    listed = "".join(
+        # JSON is YAML: any path is quoted rightly.
+        _PROJECT.format(name=name, path=json.dumps(path, ensure_ascii=False), agent=name_of_agent)
+        for name, path in projects.items()
+    )
+    return head + listed + example + "\n" + _AGENTS[kind] + _TAIL
+
+
+def _commented(text: str) -> str:
+    return "".join(f"# {line}\n" for line in text.splitlines())
