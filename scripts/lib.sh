@@ -64,6 +64,8 @@ install_lock() { # lock
     if command -v uv >/dev/null 2>&1; then
         uv pip install --quiet --python "$VENV/bin/python" --require-hashes --no-deps --compile-bytecode -r "$ROOT/$1"
     else
+        # An environment that uv made has no pip.
+        "$VENV/bin/python" -I -c 'import pip' 2>/dev/null || "$VENV/bin/python" -I -m ensurepip >/dev/null
         "$VENV/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off \
             --require-hashes --no-deps -r "$ROOT/$1"
     fi
