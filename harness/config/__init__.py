@@ -7,7 +7,6 @@ from harness.config.loading import expand, load, scalar_settings
 from harness.config.models import (
     ADAPTERS,
     BUILTIN_GATES,
-    URL,
     Agent,
     Checkout,
     CommitBy,
@@ -29,12 +28,14 @@ from harness.config.models import (
     Sandbox,
     Setup,
 )
+from harness.config.rules import PLACEHOLDER, URL
 from harness.config.showing import Setting, settings
 from harness.config.template import AgentKind, template
 
 __all__ = [
     "ADAPTERS",
     "BUILTIN_GATES",
+    "PLACEHOLDER",
     "URL",
     "Agent",
     "AgentKind",

@@ -16,8 +16,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness.config import problems
-from harness.config.models import REFERENCE, VERSION, Config
+from harness.config.models import VERSION, Config
 from harness.config.problems import Finding, dotted, mapping
+from harness.config.rules import REFERENCE
 from harness.errors import ConfigError
 from harness.yamlpos import Document, parse
 
@@ -126,10 +127,9 @@ def _completed(data: Mapping[str, Any]) -> dict[str, Any]:
     projects = data.get("projects")
     if isinstance(projects, Mapping):
         projects = {name: _project(name, value, agents) for name, value in projects.items()}
-    if agents:
-        bad = {finding.path[1] for finding in problems.unknown_adapters(data)}
-        agents = {name: agent for name, agent in agents.items() if name not in bad}
-    out = {**data, "projects": projects, "agents": agents or data.get("agents")}
+    bad = {finding.path[1] for finding in problems.unknown_adapters(data)}
+    usable = {name: agent for name, agent in agents.items() if name not in bad}
+    out = {**data, "projects": projects, "agents": usable if bad else data.get("agents")}
     # A section whose entries are all commented out is null in YAML: it means "nothing here".
     return {k: v for k, v in out.items() if v is not None or k not in ("projects", "agents", "credentials")}
 

@@ -12,16 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from harness.config.models import (
-    ADAPTERS,
-    BUILTIN_GATES,
-    PLACEHOLDER,
-    PLACEHOLDERS,
-    Config,
-    Health,
-    Project,
-    Retry,
-)
+from harness.config.models import ADAPTERS, BUILTIN_GATES, Config, Health, Project, Retry
+from harness.config.rules import PLACEHOLDER, PLACEHOLDERS
 
 Path = tuple[str | int, ...]
 

@@ -56,13 +56,12 @@ agents:
     # env: {MYTOOL_HOME: "{run_dir}/home"}    # values may hold ${NAME} of the daemon's environment
     # env_pass: [MYTOOL_TOKEN]                # nothing else is inherited
     # exit_codes: {0: ok, 75: rate_limit, "*": crash}
-    # patterns:                               # first match in the output wins, before exit codes
-    #   - {match: '(?i)rate.?limit', class: rate_limit, retry_after: 'retry.after[: ]+(\\d+)'}
+    # First match in a line of the output wins, before exit codes:
+    # patterns: [{match: '(?i)rate.?limit', class: rate_limit, retry_after: 'retry.after[: ]+(\\d+)'}]
     # stop: [INT, 5, TERM, 5, KILL]
     # credential: team
 
-# credentials:
-#   team: {variable: MYTOOL_KEY, file: /etc/harness/mytool.key}
+# credentials: {team: {variable: MYTOOL_KEY, file: /etc/harness/mytool.key}}
 """,
     AgentKind.CLAUDE: """\
 agents:
