@@ -116,7 +116,9 @@ class Record:
         try:
             return cls(**{k: cls._field(k, v) for k, v in data.items() if k in known})
         except (TypeError, ValueError) as e:
-            raise StoreError(f"{cls.what} cannot be read: {e}", where=where, remedy="run: harnessctl fsck") from e
+            raise StoreError(
+                f"{cls.what} cannot be read: {e}", where=where, remedy="run: harnessctl fsck"
+            ) from e
 
     @classmethod
     def _field(cls, name: str, value: Any) -> Any:

@@ -1,0 +1,156 @@
+"""Attempts: claim, end, expire, finish. The attempt's number is its fencing token.
+
+Exactly one process owns attempt n, because one link made `n.claim`; exactly one end stands, because one link made
+`n.end`. Who loses either race knows it for certain, publishes nothing, and salvages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.errors import StoreError
+from harness.model import Act, Attempt, Claim, End, Item, Outcome, Stub
+from harness.store import ops
+from harness.store.cells import (
+    Actor,
+    Look,
+    Standing,
+    Won,
+    claim_of,
+    look,
+    outcome_of,
+    publish,
+    stub_of,
+    stub_path,
+)
+from harness.store.ops import Moved, Step
+
+COMPLETION = {Act.RUN: Outcome.EXPIRED, Act.HOLD: Outcome.HELD, Act.CANCEL: Outcome.CANCELLED}
+"""How a claim without an end is completed when its owner is dead: an operator's act is carried out, never expired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """Attempt n is ours until `end`. `ticket` keys the open, locked file description of `n.claim`."""
+
+    uid: str
+    n: int
+    item: Item
+    attempts: tuple[Attempt, ...]
+    """The earlier attempts, with their evidence."""
+    ticket: str
+    branch: str
+
+
+class Ended(StrEnum):
+    """What became of an owner's end."""
+
+    WON = "won"
+    SUPERSEDED = "superseded"  # decided by another: kill the own tree, salvage, give up the worktree
+
+
+def branch_of(uid: str, n: int) -> str:
+    return f"harness/{uid}/{n}"
+
+
+def claim(actor: Actor, uid: str) -> Step[Claimed | Look]:
+    """Try to own the next attempt. -> Claimed, or the Look that says why not (its hint is then wrong).
+
+    Guarantees: at most one process gets (uid, n), ever; the claim is locked before anybody can see it and durable
+    on return. Side effects of the attempt may start only now.
+    """
+    seen = yield from look(uid)
+    if seen.standing is not Standing.READY or seen.item is None:
+        return seen
+    n = seen.n + 1
+    record = Claim(n=n, act=Act.RUN, owner=actor.identity, claimed_at=actor.stamp(), branch=branch_of(uid, n))
+    won, ticket = yield from publish(actor, "claim", record, f"queue/open/{uid}/{n}.claim", lock=True)
+    if won is not Won.YES:
+        return Look(
+            uid=uid, n=n, standing=Standing.RUNNING if won is Won.LOST else Standing.GONE, item=seen.item
+        )
+    yield from ops.unhint(uid)
+    return Claimed(uid=uid, n=n, item=seen.item, attempts=seen.attempts, ticket=ticket, branch=record.branch)
+
+
+def end(actor: Actor, owned: Claimed, record: End) -> Step[Ended]:
+    """Decide the own attempt. The commit that `record.sha` names is durable and pinned before this is called.
+
+    Raises StoreError when the item's folder is gone and nobody decided the attempt: the store was moved (R7); the
+    caller salvages, reports and ends the process.
+    """
+    won, _ = yield from publish(actor, "end", record, f"queue/open/{owned.uid}/{owned.n}.end")
+    if won is Won.GONE and (yield from stub_of(owned.uid)) is None:
+        raise StoreError(
+            f"attempt {owned.n} of {owned.uid} cannot be ended: its folder is gone and nobody finished it",
+            where=f"queue/open/{owned.uid}",
+            remedy="was queue/ moved or restored? put it back, or run: harnessctl fsck",
+        )
+    yield from ops.unlock(owned.ticket)
+    return Ended.WON if won is Won.YES else Ended.SUPERSEDED
+
+
+def abandon(owned: Claimed) -> Step[None]:
+    """Close the ticket of an attempt that another has decided."""
+    yield from ops.unlock(owned.ticket)
+
+
+def decided(owned: Claimed) -> Step[End | None]:
+    """The end of an attempt that its owner believes to run: cancelled, held, released or expired by another."""
+    return (yield from ops.read(f"queue/open/{owned.uid}/{owned.n}.end", End))
+
+
+def expire(actor: Actor, uid: str, n: int) -> Step[Outcome | None]:
+    """Complete attempt n of a dead (or hung) owner. -> how, or None: it lives, or another was first.
+
+    What is left of the attempt is killed first, so that nothing of it runs beside attempt n+1.
+    """
+    claimed = yield from ops.suspect(f"queue/open/{uid}/{n}.claim")
+    if claimed is None:
+        return None
+    if claimed.act is Act.RUN and not (yield from ops.clear(uid, claimed)):
+        return None
+    outcome = COMPLETION[claimed.act]
+    record = End(n=n, outcome=outcome, by=actor.name, reason=_reason(claimed), ended_at=actor.stamp())
+    won, _ = yield from publish(actor, "expire", record, f"queue/open/{uid}/{n}.end")
+    return outcome if won is Won.YES else None
+
+
+def _reason(claimed: Claim) -> str:
+    who = claimed.owner.name or claimed.owner.incarnation
+    if claimed.act is Act.RUN:
+        return f"{who} (pid {claimed.owner.pid}) died or hung"
+    return f"completed for {who}"
+
+
+def finish(actor: Actor, uid: str, day: str) -> Step[Stub | None]:
+    """T6, idempotent: stub, then archive. -> the stub when the item is over (by whomever), else None."""
+    home = f"queue/open/{uid}"
+    seen = yield from look(uid)
+    if seen.standing is not Standing.OVER:
+        return (yield from stub_of(uid)) if seen.standing is Standing.GONE else None
+    yield from ops.fsync_dir(home)  # never act on a fact that can vanish
+    outcome, sha = outcome_of(seen)
+    path = stub_path(uid)
+    folder = path.rsplit("/", 1)[0]
+    yield from ops.ensure_dir(folder)
+    stub = Stub(uid=uid, outcome=outcome, n=seen.n, sha=sha, day=day)
+    won, _ = yield from publish(actor, "stub", stub, path)
+    if won is not Won.YES:
+        another = yield from ops.read(path, Stub)
+        if another is None:
+            raise StoreError("the stub vanished while it was read", where=path, remedy="run: harnessctl fsck")
+        stub = another  # its day counts, so that two finishers move the item to the same place
+        yield from ops.fsync_dir(folder)  # durable before the rename
+    yield from ops.ensure_dir(f"queue/archive/{stub.day}")
+    moved = yield from ops.rename(home, f"queue/archive/{stub.day}/{uid}")
+    yield from ops.fsync_dir(f"queue/archive/{stub.day}")
+    yield from ops.fsync_dir("queue/open")
+    if moved is Moved.OK:
+        yield from ops.unhint(uid)
+    return stub
+
+
+def running_claim(uid: str, n: int) -> Step[Claim | None]:
+    return (yield from claim_of(uid, n))

@@ -1,0 +1,350 @@
+"""The text of a drop: one item or many, or *all* the reasons why it is neither.
+
+Pure: bytes in, drafts or reasons out; no clock, no disk. What a person wrote is untrusted: any bytes get an answer.
+Places are 1-based line and column of the value that is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from harness.store.draft import ALIASES, Draft
+from harness.store.positions import NOWHERE, Places, json_places, line_column, yaml_places
+
+MAX_ITEMS = 10_000
+"""Items in one drop. More is a mistake, or a job for several files."""
+
+MAX_YAML = 256 << 10
+"""Characters of YAML in one drop: the parser is slow, and people write less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One thing that is wrong with a drop. `where` is ``items[2].prompt`` or ""; line and column are 1-based or 0."""
+
+    what: str
+    where: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, column {self.column}: " if self.line else ""
+        return place + (f"{self.where}: " if self.where else "") + self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """What a file in the drop box turned out to be: `drafts`, or `reasons` against all of it."""
+
+    name: str
+    many: bool
+    drafts: tuple[Draft, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a draft is checked against: names that exist. `projects`: name -> its default agents."""
+
+    projects: Mapping[str, tuple[str, ...]]
+    agents: tuple[str, ...]
+    max_attempts: int = 3
+    max_bytes: int = 16 << 20
+
+    def project_of(self, draft: Draft) -> str:
+        return draft.project or (next(iter(self.projects)) if len(self.projects) == 1 else "")
+
+    def agents_of(self, draft: Draft) -> tuple[str, ...]:
+        return tuple(draft.agent) or self.projects[self.project_of(draft)]
+
+
+def suffix_of(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def stem_of(name: str) -> str:
+    """The default id of a drop: its file name without the suffix, readable whatever the bytes were."""
+    stem = name[: len(name) - len(suffix_of(name))] or name
+    shown = stem.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else "?" for c in shown).strip()[:200] or "item"
+
+
+def is_whole(name: str, raw: bytes) -> bool:
+    """Can these bytes be all of the file? A proper prefix of a JSON object or list is never valid JSON.
+
+    Not so for `.jsonl` and YAML: True says nothing there beyond "it parses" (a quiet window must pass as well).
+    """
+    try:
+        if suffix_of(name) == ".json":
+            return isinstance(json.loads(raw.decode("utf-8-sig")), (dict, list))
+        return bool(raw.strip())
+    except (ValueError, RecursionError):
+        return False
+
+
+def parse(name: str, raw: bytes, context: Context) -> Drop:
+    """A drop's bytes -> Drop. Never raises for any input."""
+    suffix = suffix_of(name)
+    many = suffix == ".jsonl"
+    if len(raw) > context.max_bytes:
+        return Drop(name=name, many=many, reasons=(too_large(context.max_bytes),))
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line, column = line_column(raw[: e.start].decode("utf-8", "replace"), e.start)
+        what = f"is not UTF-8 text (byte {e.start}: 0x{raw[e.start]:02x}); save the file as UTF-8"
+        return Drop(name=name, many=many, reasons=(Reason(what=what, line=line, column=column),))
+    if not text.strip():
+        return Drop(
+            name=name, many=many, reasons=(Reason(what="is empty; write one item, or a list of items"),)
+        )
+    match suffix:
+        case ".jsonl":
+            return _parse_lines(name, text, context)
+        case ".yaml" | ".yml":
+            value, positions, reason = _load_yaml(text)
+        case _:
+            value, positions, reason = _load_json(text)
+    if reason:
+        return Drop(name=name, many=False, reasons=(reason,))
+    if isinstance(value, list):
+        return _many(name, value, [(f"[{k}]", positions, (k,)) for k in range(len(value))], context)
+    draft, reasons = _draft(value, "", positions, (), context)
+    return Drop(
+        name=name, many=False, drafts=(draft,) if draft and not reasons else (), reasons=tuple(reasons)
+    )
+
+
+def too_large(limit: int) -> Reason:
+    return Reason(what=f"is larger than {limit >> 20} MiB (intake.max_bytes in config.yaml); split it")
+
+
+def _load_json(text: str, line: int = 1) -> tuple[Any, Places, Reason | None]:
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as e:
+        what = f"is not valid JSON: {e.msg}"
+        if e.msg.startswith("Expecting value") and text.lstrip()[:1] == "'":
+            what += " (JSON strings use double quotes)"
+        return None, NOWHERE, Reason(what=what, line=e.lineno + line - 1, column=e.colno)
+    except RecursionError:
+        return None, NOWHERE, Reason(what="is nested too deeply for JSON")
+    except ValueError as e:
+        return None, NOWHERE, Reason(what=f"is not valid JSON: {e}", line=line, column=1)
+    return value, json_places(text, line), None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        seen: set[str] = set()
+        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r} occurs twice in one object")
+    return out
+
+
+class _DropLoader(yaml.SafeLoader):
+    """YAML as plain data: no aliases (a few lines of them can stand for gigabytes), no key twice, times stay text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML declares it as an instance variable)
+        first: [(tag, regexp) for tag, regexp in rules if tag != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases are not supported",
+                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _load_yaml(text: str) -> tuple[Any, Places, Reason | None]:
+    if len(text) > MAX_YAML:
+        return (
+            None,
+            NOWHERE,
+            Reason(what=f"is YAML of more than {MAX_YAML >> 10} KiB; use .json or .jsonl for that much"),
+        )
+    loader = _DropLoader(text)
+    try:
+        root = loader.get_single_node()
+        value = loader.construct_document(root) if root else None
+    except yaml.MarkedYAMLError as e:
+        mark = e.problem_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        return None, NOWHERE, Reason(what=f"is not valid YAML: {e.problem}", line=line, column=column)
+    except RecursionError:
+        return None, NOWHERE, Reason(what="is nested too deeply for YAML")
+    except (yaml.YAMLError, ValueError) as e:
+        return None, NOWHERE, Reason(what=f"is not valid YAML: {e}")
+    finally:
+        loader.dispose()
+    return value, yaml_places(root) if root else NOWHERE, None
+
+
+def _parse_lines(name: str, text: str, context: Context) -> Drop:
+    values: list[Any] = []
+    places: list[tuple[str, Places, tuple[Any, ...]]] = []
+    reasons: list[Reason] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        value, positions, reason = _load_json(line, number)
+        if reason:
+            reasons.append(reason)
+        else:
+            values.append(value)
+            places.append((f"line {number}", positions, ()))
+    return _many(name, values, places, context, reasons)
+
+
+def _many(
+    name: str,
+    values: list[Any],
+    places: list[tuple[str, Places, tuple[Any, ...]]],
+    context: Context,
+    before: list[Reason] | None = None,
+) -> Drop:
+    reasons = list(before or ())
+    if not values and not reasons:
+        reasons.append(Reason(what="is an empty list; write at least one item"))
+    if len(values) > MAX_ITEMS:
+        reasons.append(Reason(what=f"has {len(values)} items, at most {MAX_ITEMS} fit in one drop; split it"))
+        return Drop(name=name, many=True, reasons=tuple(reasons))
+    drafts: list[Draft] = []
+    for value, (label, positions, prefix) in zip(values, places, strict=True):
+        draft, found = _draft(value, label, positions, prefix, context)
+        reasons += found
+        if draft:
+            drafts.append(draft)
+    if not reasons:
+        reasons += _whole_batch(drafts)
+    return Drop(name=name, many=True, drafts=() if reasons else tuple(drafts), reasons=tuple(reasons))
+
+
+def _whole_batch(drafts: list[Draft]) -> list[Reason]:
+    """What only shows when all items of a batch are seen together: ids used twice, cycles."""
+    reasons: list[Reason] = []
+    seen: set[str] = set()
+    for draft in drafts:
+        if draft.id is not None and draft.id in seen:
+            reasons.append(Reason(what=f"the id {draft.id!r} is used by two items of this file", where="id"))
+        elif draft.id is not None:
+            seen.add(draft.id)
+    graph = {d.id: [x for x in d.required if x in seen] for d in drafts if d.id is not None}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as e:
+        reasons.append(
+            Reason(what="the items wait for each other in a circle: " + " -> ".join(reversed(e.args[1])))
+        )
+    return reasons
+
+
+def _draft(
+    value: Any, label: str, positions: Places, prefix: tuple[Any, ...], context: Context
+) -> tuple[Draft | None, list[Reason]]:
+    def reason(what: str, loc: tuple[Any, ...]) -> Reason:
+        field = ".".join(str(x) for x in loc if not isinstance(x, int))
+        field += "".join(f"[{x}]" for x in loc if isinstance(x, int))
+        line, column = positions.nearest((*prefix, *loc))
+        where = ".".join(x for x in (label, field) if x)
+        return Reason(what=what, where=where, line=line, column=column)
+
+    if not isinstance(value, dict):
+        kind = {str: "a string", list: "a list", type(None): "null", bool: "true or false"}.get(
+            type(value), "a number"
+        )
+        return None, [reason(f"an item is a JSON object with at least a prompt, this is {kind}", ())]
+    renamed = {
+        ALIASES.get(str(k), str(k)) if ALIASES.get(str(k)) not in value else str(k): v
+        for k, v in value.items()
+    }
+    draft = None
+    reasons: list[Reason] = []
+    try:
+        draft = Draft.model_validate(renamed)
+    except ValidationError as e:
+        reasons += [_explained(x, reason) for x in e.errors(include_url=False)]
+    except RecursionError:
+        return None, [reason("is nested too deeply", ())]
+    reasons += [reason(what, loc) for what, loc in _names(renamed, context)]
+    if draft and draft.id is not None and draft.id in draft.required:
+        reasons.append(reason("an item cannot depend on itself", ("depends_on",)))
+    return draft, reasons
+
+
+def _names(value: dict[str, Any], context: Context) -> list[tuple[str, tuple[Any, ...]]]:
+    """What is wrong with the names of projects and agents; works on a draft with other errors too."""
+    found: list[tuple[str, tuple[Any, ...]]] = []
+    project = value.get("project")
+    if not context.projects:
+        found.append(("no project is configured; add one under projects: in config.yaml", ()))
+    elif isinstance(project, str) and project not in context.projects:
+        found.append((_unknown("project", project, tuple(context.projects)), ("project",)))
+    elif project is None and len(context.projects) > 1:
+        names = ", ".join(sorted(context.projects))
+        found.append((f"project is missing and there is more than one; choose one of: {names}", ()))
+    agents = value.get("agent", [])
+    for k, agent in enumerate(
+        [agents] if isinstance(agents, str) else agents if isinstance(agents, list) else []
+    ):
+        if isinstance(agent, str) and agent not in context.agents:
+            found.append(
+                (
+                    _unknown("agent", agent, context.agents),
+                    ("agent",) if isinstance(agents, str) else ("agent", k),
+                )
+            )
+    return found
+
+
+def _explained(error: Any, reason: Any) -> Reason:
+    loc = tuple(x for x in error["loc"] if x not in ("str", "Dependency", "constrained-str"))
+    last = str(loc[-1]) if loc else ""
+    match error["type"]:
+        case "missing":
+            what = f"{last} is missing" if last != "prompt" else "prompt is missing: say what is to be done"
+            return reason(what, loc[:-1])  # type: ignore[no-any-return]
+        case "extra_forbidden":
+            near = get_close_matches(last, (*Draft.model_fields, *ALIASES), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(Draft.model_fields)}"
+            return reason(f"unknown field {last!r}{hint}", loc)  # type: ignore[no-any-return]
+        case "value_error":
+            return reason(str(error["ctx"]["error"]), loc)  # type: ignore[no-any-return]
+        case _:
+            message = str(error["msg"])
+            return reason(message[:1].lower() + message[1:], loc)  # type: ignore[no-any-return]
+
+
+def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return (
+        f"there is no {kind} {name!r} in config.yaml{hint} (there is: {', '.join(sorted(known)) or 'none'})"
+    )

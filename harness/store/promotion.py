@@ -1,0 +1,64 @@
+"""From waiting/ to open/: one-way, atomic, by any process, as often as anybody likes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.model import Item
+from harness.store import ops
+from harness.store.cells import stub_of, stub_path
+from harness.store.names import first_holder
+from harness.store.ops import Moved, Step
+
+MET = frozenset({"done", "merged"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Why an item in waiting/ is not eligible; `for_` names what it waits for, in words."""
+
+    for_: tuple[str, ...] = ()
+    blocked: bool = False
+    """A required dependency was cancelled: nothing but a person moves it on."""
+
+
+def why_waiting(item: Item) -> Step[Waiting]:
+    """What an item in waiting/ still waits for; empty: it is eligible. Reads the stubs by name, at this moment."""
+    reasons: list[str] = []
+    blocked = False
+    for dep, fixed in item.deps.items():
+        uid = fixed or (yield from first_holder(dep))
+        stub = (yield from stub_of(uid)) if uid else None
+        if stub and (stub.outcome in MET or dep in item.optional_deps):
+            yield from ops.fsync_dir(stub_path(stub.uid).rsplit("/", 1)[0])  # never start on what can vanish
+        elif stub:
+            blocked = True
+            reasons.append(f"{dep} was {stub.outcome}")
+        else:
+            reasons.append(dep if uid else f"{dep} (unknown id)")
+    if item.not_before and not (yield from ops.passed(item.not_before)):
+        reasons.append(f"not before {item.not_before}")
+    return Waiting(for_=tuple(reasons), blocked=blocked)
+
+
+def promote(item: Item) -> Step[Waiting | None]:
+    """waiting/ -> open/ when eligible (or allowed, or cancelled, by a person). None: it is in open/, or was moved on."""
+    home = f"queue/waiting/{item.uid}"
+    why = yield from why_waiting(item)
+    if why.for_:
+        names = (yield from ops.ls(home)) or ()
+        if "0.grant" not in names and "0.end" not in names:
+            return why
+        yield from ops.fsync_dir(home)
+    yield from move_to_open(item.uid, item.priority)
+    return None
+
+
+def move_to_open(uid: str, band: int) -> Step[bool]:
+    """The move itself: atomic, no owner. -> whether this call made it."""
+    moved = yield from ops.rename(f"queue/waiting/{uid}", f"queue/open/{uid}")
+    yield from ops.fsync_dir("queue/open")
+    yield from ops.fsync_dir("queue/waiting")
+    if moved is Moved.OK:
+        yield from ops.hint(uid, band)
+    return moved is Moved.OK
