@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.model import CommitPolicy, Item, Record
 from harness.store.cells import Actor
-from harness.store.draft import Draft
-from harness.store.drops import Context
 from harness.store.names import holder_of
 from harness.store.ops import Step
+
+if TYPE_CHECKING:  # reading the store must not cost the import of the validation library
+    from harness.store.draft import Draft
+    from harness.store.drops import Context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

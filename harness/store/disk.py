@@ -15,15 +15,17 @@ import os
 import secrets
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from harness.clock import Clock, parse_rfc3339
 from harness.errors import StoreError
 from harness.layout import Layout
 from harness.model import Claim, Record
-from harness.store.dropbox import DropBox
 from harness.store.hints import Hints
 from harness.store.ops import Linked, Moved, Step
+
+if TYPE_CHECKING:  # reading the store must not cost the import of the validation library
+    from harness.store.dropbox import DropBox
 
 T = TypeVar("T")
 _LOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux: fcntl(2), "Open file description locks"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.layout import fan
 from harness.model import Record
 from harness.store import ops
 from harness.store.cells import Actor, Won, publish, stub_of
-from harness.store.draft import Draft
 from harness.store.ops import Step
+
+if TYPE_CHECKING:  # reading the store must not cost the import of the validation library
+    from harness.store.draft import Draft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
