@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import platform
 import select
 import signal as signals
 from collections.abc import Iterable, Iterator
@@ -44,7 +43,7 @@ def host_id() -> str:
 
     The digits are a hash of machine-id(5), which must not be shown itself; hosts of the same name differ by it.
     """
-    name = platform.node() or "localhost"
+    name = os.uname().nodename or "localhost"  # not platform.node(): that import costs 3 ms
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
             machine = Path(path).read_bytes().strip()
@@ -53,6 +52,23 @@ def host_id() -> str:
         if machine:
             return f"{name}-{hashlib.sha256(b'harness' + machine).hexdigest()[:8]}"
     return name
+
+
+def read(pid: int, name: str) -> bytes | None:
+    """A file of `/proc/<pid>`; None when the process has ended, or is not ours to look into."""
+    try:
+        fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        pieces = []
+        while piece := os.read(fd, 65536):
+            pieces.append(piece)
+        return b"".join(pieces)
+    except OSError:  # ESRCH: ended after the open
+        return None
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +96,8 @@ class Stat:
 
 def stat(pid: int) -> Stat | None:
     """None when there is no such process (any more)."""
-    try:
-        raw = (_PROC / str(pid) / "stat").read_bytes()
-    except OSError:
-        return None
-    return parse_stat(raw)
+    raw = read(pid, "stat")
+    return None if raw is None else parse_stat(raw)
 
 
 def parse_stat(raw: bytes) -> Stat | None:
@@ -247,17 +260,17 @@ def environ_marked(mark: str) -> list[ProcessId]:
     entry = f"{MARK}={mark}".encode()
     found = []
     for pid in pids():
-        process = ProcessId.of(pid)
-        if process is None:
-            continue
-        try:
-            environ = (_PROC / str(pid) / "environ").read_bytes()
-        except OSError:
-            continue
-        # alive() after reading: what we read was the environment of this very process, not of a successor
-        if entry in environ and entry in environ.split(b"\0") and process.alive():
-            found.append(process)
+        if _has_entry(pid, entry):
+            process = ProcessId.of(pid)
+            # once more: what we have read was the environment of this very process, not of an earlier one
+            if process is not None and _has_entry(pid, entry) and process.alive():
+                found.append(process)
     return found
+
+
+def _has_entry(pid: int, entry: bytes) -> bool:
+    environ = read(pid, "environ")
+    return environ is not None and entry in environ and entry in environ.split(b"\0")
 
 
 def working_below(directories: Iterable[Path]) -> list[ProcessId]:
@@ -265,15 +278,14 @@ def working_below(directories: Iterable[Path]) -> list[ProcessId]:
     prefixes = [str(directory) for directory in directories]
     found = []
     for pid in pids() if prefixes else ():
-        process = ProcessId.of(pid)
-        if process is None:
-            continue
         try:
-            cwd = os.readlink(_PROC / str(pid) / "cwd").removesuffix(" (deleted)")
+            cwd = os.readlink(f"/proc/{pid}/cwd").removesuffix(" (deleted)")
         except OSError:
             continue
-        if any(cwd == prefix or cwd.startswith(prefix + "/") for prefix in prefixes) and process.alive():
-            found.append(process)
+        if any(cwd == prefix or cwd.startswith(prefix + "/") for prefix in prefixes):
+            process = ProcessId.of(pid)
+            if process is not None and process.alive():
+                found.append(process)
     return found
 
 
@@ -334,10 +346,7 @@ def _is_file(link: str, wanted: os.stat_result) -> bool:
 
 
 def _real_uid(pid: int) -> int:
-    try:
-        for line in (_PROC / str(pid) / "status").read_bytes().splitlines():
-            if line.startswith(b"Uid:"):
-                return int(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        pass
+    for line in (read(pid, "status") or b"").splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
     return -1
