@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import procs
+
 PREFIX = "harness-"
 
 
@@ -53,16 +55,14 @@ def directory(pid: int | str = "self") -> Path | None:
 
 def membership(pid: int) -> str:
     """The v2 path of a process as the kernel prints it, or an empty string."""
-    try:
-        with open(f"/proc/{pid}/cgroup") as f:
-            return next((line[3:].strip() for line in f if line.startswith("0::")), "")
-    except OSError:
-        return ""
+    lines = (procs.read(pid, "cgroup") or b"").decode(errors="surrogateescape").splitlines()
+    return next((line[3:] for line in lines if line.startswith("0::")), "")
 
 
-def within(path: str, mark: str) -> bool:
-    """Whether a path of `membership` is the attempt's cgroup or one below it."""
-    return mark_name(mark) in path.split("/")
+def members(mark: str) -> list[int]:
+    """The processes in the attempt's cgroup or one below it, wherever that cgroup is."""
+    name = mark_name(mark)
+    return [pid for pid in procs.pids() if name in membership(pid).split("/")]
 
 
 @dataclass(frozen=True, slots=True)

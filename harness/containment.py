@@ -220,13 +220,11 @@ class Containment:
         own = self.cgroup or cgroups.directory()
         if own is not None and (here := cgroups.Group(own / cgroups.mark_name(mark))).exists():
             return [here]
-        for pid in procs.pids():
-            if cgroups.within(cgroups.membership(pid), mark):
-                folder = cgroups.directory(pid)
-                while folder is not None and folder.name not in (cgroups.mark_name(mark), ""):
-                    folder = folder.parent
-                if folder is not None and folder.name:
-                    return [cgroups.Group(folder)]
+        for pid in cgroups.members(mark):
+            folder = cgroups.directory(pid)
+            for place in () if folder is None else (folder, *folder.parents):
+                if place.name == cgroups.mark_name(mark):
+                    return [cgroups.Group(place)]
         return []
 
     def _create(self, base: Path, mark: str) -> Path:
@@ -261,7 +259,7 @@ def _members(mark: str, folders: Sequence[str]) -> list[procs.ProcessId]:
     """Living processes of the attempt that this process may end."""
     spared = {os.getpid(), *procs.ancestors(os.getpid())}
     found = {one.pid for one in procs.environ_marked(mark)} - spared
-    found |= {pid for pid in procs.pids() if cgroups.within(cgroups.membership(pid), mark)} - spared
+    found |= set(cgroups.members(mark)) - spared
     if folders:
         found |= {
             one.pid for one in procs.working_below(map(Path, folders)) if _orphan_like(one.pid)
@@ -277,3 +275,32 @@ def _orphan_like(pid: int) -> bool:
     except OSError:
         return False
     return seen is not None and seen.tty == 0 and owner == os.geteuid()
+
+
+def adopt_orphans() -> None:
+    """From now on orphans of our descendants become our children (PR_SET_CHILD_SUBREAPER), not those of init.
+
+    For workers without namespaces: what is left when the wrapper of an attempt was killed is found as a new child.
+    """
+    jail.prctl(jail.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_children(pids: Iterable[int]) -> int:
+    """Kills and reaps children of this process that it has not started itself; returns how many were alive.
+
+    Their own children become ours and are treated alike.
+    """
+    pending, killed = list(pids), 0
+    while pending:
+        pid = pending.pop()
+        seen = procs.stat(pid)
+        if seen is None or seen.ppid != os.getpid():
+            continue
+        pending += [one.pid for one in procs.snapshot().values() if one.ppid == pid]
+        killed += not seen.dead
+        try:  # a child of ours that we have not waited for: its pid cannot have been reused
+            os.kill(pid, _SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, PermissionError, ChildProcessError):
+            continue
+    return killed
