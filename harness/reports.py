@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 from harness.errors import StoreError
 from harness.layout import Layout
 from harness.model import Record
+from harness.procs import ProcessId
 
 R = TypeVar("R", bound=Record)
 
@@ -95,6 +96,11 @@ class ProjectReport(Record):
     remedy: str = ""
     since: str = ""
     next_try: str = ""
+
+
+def process_of(report: AgentReport | CoordinatorReport) -> ProcessId:
+    """The process that wrote it; ask *it* whether it lives."""
+    return ProcessId(pid=report.pid, start_ticks=report.start_ticks, boot_id=report.boot_id)
 
 
 def coordinator_path(layout: Layout) -> Path:

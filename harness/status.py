@@ -1,0 +1,234 @@
+"""The state of a root at one moment, for people and programs: what runs, what is queued, what needs a person.
+
+Reads reports in state/run/ and, only when no coordinator keeps the counts, the store. Writes nothing, decides nothing.
+This is the path of `harnessctl status`, which must be instant: nothing heavy is imported here, the store only when it
+is scanned.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import reports
+from harness.clock import Clock, parse_rfc3339, rfc3339
+from harness.layout import DROP_SUFFIXES, Layout
+from harness.procs import ProcessId
+from harness.reports import CoordinatorReport, ProjectReport, process_of
+from harness.slots import AGENT_KEYS, AgentStatus, names_in, slots
+
+SCHEMA_VERSION = 1
+FRESH_S = 30.0
+"""A coordinator reports every few seconds; one that was silent for so long is not believed."""
+METRICS = (
+    "throughput_per_hour",
+    "success_rate",
+    "average_seconds",
+    "attempts",
+    "expired",
+    "limit_rate",
+    "spend_usd_today",
+    "interventions_today",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorStatus:
+    state: str = "stopped"
+    """What it says of itself (starting, running, draining, stopping), or ``silent``, or ``stopped``."""
+    pid: int | None = None
+    started_at: str | None = None
+    uptime_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """Numbers of items. `done` is what is done or published; `total` counts every item, cancelled ones too."""
+
+    waiting: int = 0
+    ready: int = 0
+    claimed: int = 0
+    merging: int = 0
+    publishing: int = 0
+    done: int = 0
+    parked: int = 0
+    rejected: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Something that only a person can move on: what it is, and the command that helps."""
+
+    what: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    timestamp: str
+    coordinator: CoordinatorStatus
+    agents: tuple[AgentStatus, ...]
+    queue: Queue
+    metrics: Mapping[str, float]
+    needs: tuple[Need, ...] = ()
+    """Most urgent first."""
+    projects: tuple[ProjectReport, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    """Files in the drop box that are no drops, and why."""
+    drops: int = 0
+    """Files in the drop box that are still to be taken."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys that are kept for ever, no others; what does not exist is an empty list or 0."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "timestamp": self.timestamp,
+            "coordinator": {
+                "pid": self.coordinator.pid,
+                "started_at": self.coordinator.started_at,
+                "uptime_seconds": self.coordinator.uptime_seconds,
+                "state": self.coordinator.state,
+            },
+            "agents": [{key: getattr(agent, key) for key in AGENT_KEYS} for agent in self.agents],
+            "queue": {key: getattr(self.queue, key) for key in Queue.__slots__},
+            "convoys": [],
+            "interrupts": [],
+            "limits": [],
+            "metrics": {key: self.metrics.get(key, 0) for key in METRICS},
+        }
+
+
+def collect(layout: Layout, clock: Clock) -> Status:
+    """Everything at this moment. Not a snapshot: what moves meanwhile may be seen on either side."""
+    now = clock.wall()
+    report = reports.read(reports.coordinator_path(layout), CoordinatorReport)
+    coordinator = coordinator_status(report, now)
+    agents = tuple(slots(layout, report if coordinator.pid else None))
+    projects = tuple(_projects(layout))
+    drops = _drops(layout)
+    if report and coordinator.state not in ("stopped", "silent"):
+        counts, parked, ignored = dict(report.counts), [dict(p) for p in report.parked], dict(report.ignored)
+        metrics, problems = dict(report.metrics), report.problems
+        drops = max(drops - len(ignored), 0)
+    else:
+        from harness.tally import tally  # the store is read only when nobody else has counted it
+
+        counted = tally(layout)
+        counts, parked = counted.counts, counted.parked
+        metrics, problems, ignored = {}, (), {}
+    queue = _queue(counts, sum(p.unpublished for p in projects))
+    return Status(
+        timestamp=rfc3339(now),
+        coordinator=coordinator,
+        agents=agents,
+        queue=queue,
+        metrics=metrics,
+        needs=tuple(_needs(coordinator, problems, agents, projects, parked, queue, drops, ignored)),
+        projects=projects,
+        ignored=ignored,
+        drops=drops,
+    )
+
+
+def coordinator_status(report: CoordinatorReport | None, now: float) -> CoordinatorStatus:
+    """Whether the coordinator that wrote this report lives (the kernel says) and works (its last tick says)."""
+    if report is None or report.state == "stopped" or not process_of(report).alive():
+        return CoordinatorStatus()
+    silent = abs(now - _seconds(report.ticked_at, now)) > FRESH_S
+    return CoordinatorStatus(
+        state="silent" if silent else report.state,
+        pid=report.pid,
+        started_at=report.started_at or None,
+        uptime_seconds=round(max(0.0, now - _seconds(report.started_at, now)), 3),
+    )
+
+
+def coordinator_process(layout: Layout) -> ProcessId | None:
+    """The coordinator of this root, when one lives."""
+    report = reports.read(reports.coordinator_path(layout), CoordinatorReport)
+    if report is None or report.state == "stopped":
+        return None
+    process = process_of(report)
+    return process if process.alive() else None
+
+
+def _seconds(moment: str, default: float) -> float:
+    try:
+        return parse_rfc3339(moment)
+    except ValueError:
+        return default
+
+
+def _projects(layout: Layout) -> list[ProjectReport]:
+    folder = layout.run / "projects"
+    names = sorted(name for name in names_in(folder) if name.endswith(".json"))
+    found = (reports.read(folder / name, ProjectReport) for name in names)
+    return [report for report in found if report is not None]
+
+
+def _drops(layout: Layout) -> int:
+    return sum(
+        name[0] not in "._" and os.path.splitext(name)[1].lower() in DROP_SUFFIXES
+        for name in names_in(layout.queue)
+    )
+
+
+def _queue(counts: Mapping[str, int], unpublished: int) -> Queue:
+    merged = counts.get("merged", 0)
+    publishing = min(unpublished, merged)
+    return Queue(
+        waiting=counts.get("waiting", 0),
+        ready=counts.get("ready", 0),
+        claimed=counts.get("running", 0),
+        merging=counts.get("merging", 0),
+        publishing=publishing,
+        done=counts.get("done", 0) + merged - publishing,
+        parked=counts.get("parked", 0),
+        rejected=counts.get("rejected", 0),
+        total=sum(counts.values()),
+    )
+
+
+def _needs(
+    coordinator: CoordinatorStatus,
+    problems: tuple[str, ...],
+    agents: tuple[AgentStatus, ...],
+    projects: tuple[ProjectReport, ...],
+    parked: list[dict[str, Any]],
+    queue: Queue,
+    drops: int,
+    ignored: Mapping[str, str],
+) -> list[Need]:
+    needs: list[Need] = []
+    if coordinator.state == "stopped":
+        waits = drops or queue.waiting + queue.ready + queue.claimed + queue.merging
+        what = "no coordinator runs" + ("; nothing is admitted, promoted or merged" if waits else "")
+        needs.append(Need(what=what, command="harnessctl run"))
+    elif coordinator.state == "silent":
+        what = f"the coordinator (pid {coordinator.pid}) has said nothing for {FRESH_S:.0f} s"
+        needs.append(Need(what=what, command="harnessctl doctor"))
+    needs += [Need(what=problem) for problem in problems]
+    for project in projects:
+        if project.publish not in ("ok", "off"):
+            what = f"project {project.project}: {project.unpublished} merged but not published ({project.publish})"
+            needs.append(Need(what=f"{what}: {project.reason}".rstrip(": "), command=project.remedy))
+    for agent in agents:
+        if agent.health in ("hung", "dead") and coordinator.state == "stopped" and agent.item:
+            what = f"{agent.id} died on {agent.item}; its attempt is given up by the next coordinator"
+            needs.append(Need(what=what, command="harnessctl run"))
+        elif agent.health == "backing off":
+            what = f"{agent.id} does not stay alive: {agent.last_event}".rstrip(": ")
+            needs.append(Need(what=what, command=f"harnessctl logs {agent.id}"))
+    for item in parked:
+        name = str(item.get("id") or item.get("uid", ""))
+        what = f"{name} is parked: {item.get('reason', '')}".rstrip(": ")
+        needs.append(Need(what=what, command=f"harnessctl retry {item.get('uid', name)}"))
+    if queue.parked > len(parked):
+        more = queue.parked - len(parked)
+        needs.append(Need(what=f"{more} more are parked", command="harnessctl items --state parked"))
+    for name, why in ignored.items():
+        needs.append(Need(what=f"queue/{name} is ignored: it {why}"))
+    return needs

@@ -1,0 +1,67 @@
+"""Counting the items of a store without a coordinator: how many are in which state, and which are parked.
+
+Cost: one listing an item that was never tried, a few small reads for the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.clock import SystemClock
+from harness.layout import Layout
+from harness.model import State, Stub
+from harness.store.cells import numbers, stub_path
+from harness.store.disk import Disk
+from harness.store.view import Seen, View
+
+SHOWN = 100
+"""Parked items that are named; the others are only counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    counts: dict[str, int]
+    """State -> number of items."""
+    parked: list[dict[str, Any]] = field(default_factory=list)
+    """The first of them: uid, id, reason."""
+
+
+def tally(layout: Layout) -> Tally:
+    """Counts every item of the store, by looking."""
+    disk = Disk(layout, SystemClock(), durable=False)
+    try:
+        return _tally(disk, View(disk))
+    finally:
+        disk.close()
+
+
+def _tally(disk: Disk, view: View) -> Tally:
+    counts: Counter[str] = Counter()
+    parked: list[dict[str, Any]] = []
+    for seen in _live(disk, view):
+        state = seen if isinstance(seen, State) else seen.state
+        counts[state.value] += 1
+        if isinstance(seen, Seen) and state is State.PARKED and len(parked) < SHOWN:
+            parked.append({"uid": seen.uid, "id": seen.id, "reason": seen.reason})
+    counts[State.INCOMING] += len(view.uids("incoming"))
+    counts[State.REJECTED] += len(view.uids("rejected"))
+    for uid in (uid for _, uid in view.archived()):
+        stub = disk.do_read(stub_path(uid), Stub)
+        counts[stub.outcome if isinstance(stub, Stub) else State.DONE.value] += 1
+    return Tally(counts={state: number for state, number in counts.items() if number}, parked=parked)
+
+
+def _live(disk: Disk, view: View) -> Iterator[Seen | State]:
+    """Every item in open/ and waiting/; of those that were never tried only the state."""
+    for uid in view.uids("open"):
+        names = disk.do_ls(f"queue/open/{uid}") or ()
+        if "item.json" in names and not numbers(names) and "0.end" not in names:
+            yield State.READY
+        elif seen := view.open_item(uid):
+            yield seen
+    for uid in view.uids("waiting"):
+        if seen := view.waiting_item(uid):
+            yield seen
