@@ -79,6 +79,14 @@ class PromptBy(StrEnum):
     FILE = "file"
 
 
+class Instructions(StrEnum):
+    """How the rules and the evidence of earlier attempts are added below an item's prompt."""
+
+    TEXT = "text"  # as Markdown, for a tool that reads
+    COMMENT = "comment"  # behind "# ": the whole is still a script when the prompt is one
+    NONE = "none"  # not at all
+
+
 class OutcomeName(StrEnum):
     """How an agent's run ended, as it is named in config.yaml, logs and summaries."""
 
@@ -227,6 +235,7 @@ class Agent:
     resume_argv: tuple[Text, ...] = ()
     """Used instead of `argv` when a session goes on (heal rounds). Empty: `argv` again."""
     prompt: PromptBy = PromptBy.FILE
+    instructions: Instructions = Instructions.COMMENT
     model: str = ""
     env: Annotated[Mapping[Variable, EnvValue], Field(repr=False)] = field(default_factory=dict, repr=False)
     env_pass: tuple[VariableGlob, ...] = ()

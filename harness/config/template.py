@@ -53,6 +53,7 @@ agents:
     # {prompt} {prompt_file} {worktree} {session} {model} {run_id} {run_dir}
     argv: [sh, "{prompt_file}"]     # runs the prompt as a shell script: replace it with your tool
     prompt: file                    # argument | stdin | file
+    # instructions: comment         # rules below the prompt: text | comment (behind "# ", for scripts) | none
     # env: {MYTOOL_HOME: "{run_dir}/home"}    # values may hold ${NAME} of the daemon's environment
     # env_pass: [MYTOOL_TOKEN]                # nothing else is inherited
     # exit_codes: {0: ok, 75: rate_limit, "*": crash}
@@ -70,6 +71,7 @@ agents:
     argv: [claude, -p, --model, "{model}", --permission-mode, acceptEdits,
            --allowedTools, "Bash(git *)", Write, Edit]
     prompt: stdin
+    instructions: text
     model: sonnet
     credential: claude
     env: {CLAUDE_CODE_MAX_RETRIES: 2, CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: 1, DISABLE_AUTOUPDATER: 1}

@@ -1,0 +1,1 @@
+"""Adapters: what is special about each agent tool, behind one interface (`base.py`)."""

@@ -1,0 +1,195 @@
+"""The folder of one attempt's session: ``state/sessions/<day>/<uid>.<n>/``. It alone spells the paths inside.
+
+```
+prompt.<k>.md  stdout.<k>.log  stderr.<k>.log     the k-th run of the agent
+gate.<name>.<k>.log                               the gates after it
+summary.json                                      what happened, for people and for `harnessctl session`
+home/          HOME of the agent, kept             tmp/   its TMPDIR, removed at the end
+ask/interrupt.json                                 a question that the agent leaves for a person
+```
+Only `home/`, `tmp/` and `ask/` are writable for an agent: it cannot forge its logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.containment import Policy
+from harness.runner import Command, Runner
+
+MAX_TMP_CHARS = 60
+"""Tools put unix sockets below TMPDIR, and a socket's path may have 107 bytes (unix(7)): a longer TMPDIR becomes a
+link to a short one below the system's temporary folder."""
+MAX_QUESTION_BYTES = 64 << 10
+REMOVE_S = 300.0
+_REMOVE = 'rm -rf -- "$@" 2>/dev/null || { chmod -R u+rwx -- "$@" 2>/dev/null; rm -rf -- "$@"; }'
+_TMP_PREFIX = "harness-"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFolder:
+    """Paths, and making them. `path` is absolute and real."""
+
+    path: Path
+
+    def prompt(self, k: int) -> Path:
+        return self.path / f"prompt.{k}.md"
+
+    def stdout(self, k: int) -> Path:
+        return self.path / f"stdout.{k}.log"
+
+    def stderr(self, k: int) -> Path:
+        return self.path / f"stderr.{k}.log"
+
+    def gate_log(self, gate: str, k: int) -> Path:
+        """`gate` is a slug."""
+        return self.path / f"gate.{gate}.{k}.log"
+
+    def gate_scratch(self, gate: str, k: int) -> Path:
+        """HOME and TMPDIR of one run of one gate; removed after it."""
+        return self.path / f"gate.{gate}.{k}.tmp"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def home(self) -> Path:
+        return self.path / "home"
+
+    @property
+    def tmp(self) -> Path:
+        """A folder, or a link to one."""
+        return self.path / "tmp"
+
+    @property
+    def ask(self) -> Path:
+        return self.path / "ask"
+
+    @property
+    def interrupt_file(self) -> Path:
+        return self.ask / "interrupt.json"
+
+    @property
+    def writable(self) -> tuple[Path, ...]:
+        """What an agent may write here, as real paths. Only after `make`."""
+        return (self.home, self.tmp.resolve(), self.ask)
+
+    def opened(self, policy: Policy | None, writable: tuple[Path, ...]) -> Policy | None:
+        """A policy that also opens this folder: readable as a whole, `writable` ones for writing."""
+        if policy is None:
+            return None
+        return replace(policy, write=(*policy.write, *writable), read=(*policy.read, self.path))
+
+    def make(self) -> None:
+        """Makes everything, mode 0700. What exists stays."""
+        for folder in (self.path.parent, self.path, self.home, self.ask):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        make_tmp(self.tmp)
+
+    def question(self) -> str | None:
+        """What the agent left in HARNESS_INTERRUPT_FILE. A link, a FIFO or a folder there is not read."""
+        try:
+            fd = os.open(self.interrupt_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            return file.read(MAX_QUESTION_BYTES).decode("utf-8", "replace").strip() or None
+
+
+def make_tmp(path: Path) -> Path:
+    """A folder for temporary files at `path`; a link to a short one when `path` is too long for sockets in it.
+
+    Returns the real folder. Keep it: whoever may write there could have changed the link later.
+    """
+    if path.is_dir():
+        return path.resolve()
+    path.unlink(missing_ok=True)  # a link whose folder the system has cleaned away
+    if len(os.fsencode(path)) <= MAX_TMP_CHARS:
+        path.mkdir(mode=0o700)
+    else:
+        path.symlink_to(Path(tempfile.mkdtemp(prefix=_TMP_PREFIX)).resolve())
+    return path.resolve()
+
+
+def tmp_folders(path: Path) -> tuple[Path, ...]:
+    """What to remove for a `make_tmp(path)`. A link is followed only to a folder that `make_tmp` can have made."""
+    if not path.is_symlink():
+        return (path,)
+    real = path.resolve()
+    ours = real.parent == Path(tempfile.gettempdir()).resolve() and real.name.startswith(_TMP_PREFIX)
+    return (real, path) if ours else (path,)
+
+
+def remove(runner: Runner, *paths: Path) -> None:
+    """Removes folders and links that agents have written to, however big and with whatever modes.
+
+    Links are removed, never followed. Empty ones go at once; the rest by one command, while the heart beats. What
+    cannot be removed stays: `harnessctl gc` tries again.
+    """
+    rest = [path for path in paths if not _removed_at_once(path)]
+    if rest:
+        env = {"PATH": os.environ.get("PATH", os.defpath)}
+        runner.run(
+            Command(
+                argv=("sh", "-c", _REMOVE, "sh", *map(str, rest)), cwd=Path("/"), env=env, timeout_s=REMOVE_S
+            )
+        )
+
+
+def _removed_at_once(path: Path) -> bool:
+    try:
+        if path.is_symlink():
+            path.unlink()
+        else:
+            path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def lines(path: Path, tail_bytes: int | None) -> Iterator[bytes]:
+    """The lines of a file without their newlines; with `tail_bytes`, only whole lines of its end."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if tail_bytes is not None and size > tail_bytes:
+            file.seek(size - tail_bytes - 1)
+            rest = file.read(tail_bytes + 1)
+            # Begins within a line, unless the byte before is a newline; one endless line is given as it ends.
+            whole = rest.partition(b"\n")[2] or rest[1:]
+            yield from whole.removesuffix(b"\n").split(b"\n")
+            return
+        for line in file:
+            yield line.removesuffix(b"\n")
+
+
+def tail(path: Path, size: int) -> str:
+    """The last `size` bytes as text; "" when there is no such file."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - size))
+            return file.read(size).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def write_whole(path: Path, data: object) -> None:
+    """Private name, then rename: a reader sees the old file or the new one. Not durable, and need not be."""
+    private = path.with_name(f".{path.name}.{os.getpid()}")
+    private.write_bytes(json.dumps(data, indent=1).encode() + b"\n")
+    private.replace(path)
