@@ -30,7 +30,7 @@ DROP_SUFFIXES = (".json", ".jsonl", ".yaml", ".yml")
 
 def fan(name: str) -> str:
     """The two-hex-digit folder that spreads `done/` and `ids/` over 256 directories."""
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:2]
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,13 @@ class Layout:
 
     def project_status(self, name: str) -> Path:
         return self.run / "projects" / f"{name}.json"
+
+    def submitted(self, project: str) -> Path:
+        """Hints for the merger: names of items that wait for their verdict."""
+        return self.run / "projects" / f"{project}.submitted"
+
+    def merger_lock(self, project: str) -> Path:
+        return self.run / "projects" / f"{project}.lock"
 
     def session(self, day: str, uid: str, n: int) -> Path:
         return self.sessions / day / f"{uid}.{n}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.layout import Layout
+from tests.stores import World
 from tests.support import FakeClock, make_root
 
 FORGET = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "PYTHONDONTWRITEBYTECODE", "INVOCATION_ID")
@@ -37,3 +39,11 @@ def layout(tmp_path: Path) -> Layout:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def world(layout: Layout) -> Iterator[World]:
+    """A store with processes that a test can stop at any operation."""
+    made = World(layout)
+    yield made
+    made.close()

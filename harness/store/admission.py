@@ -144,15 +144,15 @@ def _place(item: Item, source: str) -> Step[str]:
 
 
 def _put_aside(actor: Actor, home: str, cell: str) -> Step[None]:
-    """T2r: stubs first (they free the ids that were taken for it), then rejected/, with the reasons as why.json."""
+    """T2r: the stub first (it frees the ids that were taken for it), then rejected/, with the reasons as why.json."""
     folder = f"queue/incoming/{home}"
     decision = yield from ops.read(f"{folder}/{cell}", Decision)
     if decision is None:
         return
     yield from ops.link(f"{folder}/{cell}", f"{folder}/why.json")
-    for uid in decision.items or {home: ""}:
-        yield from ops.ensure_dir(stub_path(uid).rsplit("/", 1)[0])
-        yield from publish(actor, "stub", Stub(uid=uid, outcome="rejected"), stub_path(uid))
+    stub = stub_path(home)
+    yield from ops.ensure_dir(stub.rsplit("/", 1)[0])
+    yield from publish(actor, "stub", Stub(uid=home, outcome=names.REJECTED), stub)
     yield from ops.fsync_dir(folder)
     yield from ops.rename(folder, f"queue/rejected/{home}")
     yield from ops.fsync_dir("queue/rejected")

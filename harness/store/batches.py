@@ -9,7 +9,7 @@ from harness.model import slug
 from harness.store import ops
 from harness.store.cells import Actor, publish
 from harness.store.decisions import Decision, snapshot, waits
-from harness.store.drops import Context, Drop, stem_of
+from harness.store.drops import Context, Drop, default_id, stem_of
 from harness.store.names import Name, choose, taken
 from harness.store.ops import Linked, Moved, Step
 
@@ -39,13 +39,14 @@ def _build(actor: Actor, home: str, drop: Drop, context: Context) -> Step[Decisi
         reasons: list[str] = []
         used = {d.id for d in drop.drafts if d.id is not None}
         for k, draft in enumerate(drop.drafts):
-            name, free, other = yield from choose(draft, f"{stem}-{k + 1}", uids[k], used)
+            name, free, other = yield from choose(draft, default_id(stem, k), uids[k], used)
             if other is None:
                 used.add(name)
                 names[k] = name
                 if free:
                     tmp = actor.tmp("id")
-                    yield from ops.make(tmp, Name(uid=uids[k], digest=draft.digest(), id=name), False)
+                    held = Name(uid=uids[k], digest=draft.digest(), id=name, drop=home)
+                    yield from ops.stage(tmp, held)
                     cells.append((tmp, free))
             elif other.digest == draft.digest():
                 present[name] = other.uid
@@ -70,8 +71,7 @@ def _build(actor: Actor, home: str, drop: Drop, context: Context) -> Step[Decisi
         for tmp, _ in cells:
             yield from ops.unlink(tmp)
         if reasons:
-            unused = dict.fromkeys(uids, "")
-            return Decision(rejected=tuple(reasons), drop=drop.name, at=actor.stamp(), items=unused)
+            return Decision(rejected=tuple(reasons), drop=drop.name, at=actor.stamp())
         return Decision(
             drop=drop.name,
             at=actor.stamp(),

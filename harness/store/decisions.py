@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.model import CommitPolicy, Item, Record
 from harness.store.cells import Actor
-from harness.store.names import holder_of
+from harness.store.names import resolve
 from harness.store.ops import Step
 
 if TYPE_CHECKING:  # reading the store must not cost the import of the validation library
@@ -56,8 +56,7 @@ def snapshot(
         if dep in local:
             deps[dep] = local[dep]
         else:
-            holder, _ = yield from holder_of(dep)
-            deps[dep] = holder.uid if holder else None
+            deps[dep] = yield from resolve(dep)
     return Item(
         uid=uid,
         id=name,

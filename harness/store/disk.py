@@ -159,7 +159,7 @@ class Disk:
     def do_ls(self, folder: str) -> tuple[str, ...] | None:
         try:
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.root)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # a stranger's file among our folders is no item
             return None
         try:
             return tuple(sorted(x for x in os.listdir(fd) if x[0] != "."))
@@ -169,7 +169,7 @@ class Disk:
     def do_read(self, path: str, kind: type[Record]) -> Record | None:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS, dir_fd=self.root)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             raw = _read_all(fd)
@@ -194,6 +194,13 @@ class Disk:
             _write_all(fd, data)
         if not lock and not self.durable:
             os.close(self._open.pop(tmp))
+
+    def do_stage(self, tmp: str, record: Record) -> None:
+        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=self.root)
+        try:
+            _write_all(fd, record.to_bytes())
+        finally:
+            os.close(fd)
 
     def do_fsync(self, tmp: str) -> None:
         fd = self._tickets.get(tmp)
@@ -281,6 +288,7 @@ class Disk:
             os.rename(source, target, src_dir_fd=self.root, dst_dir_fd=self.root)
         except OSError as e:
             if e.errno == errno.ENOENT:
+                self._ensured.discard(target.rsplit("/", 1)[0])  # a day that was rolled up is made again
                 return Moved.GONE
             if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return Moved.EXISTS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,35 @@ def _priority(value: object) -> object:
 
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+MAX_DEPTH = 32
+"""Levels of lists and objects in one item. Far more than people write, far less than what a stack can carry."""
+
+
+def _plain(value: object, depth: int = 0) -> None:
+    """Refuse what cannot be stored as JSON text, whatever field it stands in. YAML can hold more than JSON does."""
+    match value:
+        case str():
+            if "\0" in value:
+                raise ValueError("contains a NUL character")
+            if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+                raise ValueError("contains half of a surrogate pair, which is no text")
+        case bool() | int() | None:
+            pass
+        case float():
+            if not math.isfinite(value):
+                raise ValueError("contains a number that is not finite")
+        case list() | dict():
+            if depth == MAX_DEPTH:
+                raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
+            for x in value.items() if isinstance(value, dict) else value:
+                for part in x if isinstance(x, tuple) else (x,):
+                    _plain(part, depth + 1)
+            if isinstance(value, dict) and not all(isinstance(k, str) for k in value):
+                raise ValueError("has a key that is not text; quote it")
+        case _:
+            raise ValueError(f"contains a {type(value).__name__}, which JSON cannot hold")
 
 
 Text = Annotated[str, Field(max_length=200)]
@@ -72,18 +102,23 @@ class Draft(BaseModel):
     not_before: str | None = None
     max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=30 * 86400, strict=False)] | None = None
-    max_budget_usd: Annotated[float, Field(gt=0, strict=False)] | None = None
+    max_budget_usd: Annotated[float, Field(gt=0, le=1e9, strict=False)] | None = None
     commit: Literal["required", "optional", "none"] = "required"
     labels: dict[str, str] = {}
     source: dict[str, Any] = {}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _storable(cls, value: object) -> object:
+        if not isinstance(value, Dependency):
+            _plain(value)
+        return value
 
     @field_validator("prompt")
     @classmethod
     def _has_words(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("is empty")
-        if "\0" in value:
-            raise ValueError("contains a NUL character")
         return value
 
     @field_validator("id")
@@ -99,7 +134,7 @@ class Draft(BaseModel):
         if value is not None:
             try:
                 parse_rfc3339(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise ValueError("is not an RFC 3339 time such as 2027-01-01T00:00:00Z") from None
         return value
 

@@ -124,10 +124,11 @@ class DropBox:
             fd = os.open(path, _OPEN)
         except FileNotFoundError:
             return False
-        except OSError:
-            return self._unchanged(
-                name, os.lstat(path), self._grace_s
-            )  # unreadable: to be rejected with that reason
+        except OSError:  # unreadable: to be rejected with that reason
+            try:
+                return self._quiet(self._note(name, os.lstat(path)), self._grace_s)
+            except FileNotFoundError:
+                return False
         try:
             info = os.fstat(fd)
             seen = self._note(name, info)
@@ -154,9 +155,6 @@ class DropBox:
         if seen is None or seen.signature != signature:
             seen = self._seen[name] = _Seen(signature, self._clock.monotonic())
         return seen
-
-    def _unchanged(self, name: str, info: os.stat_result, window_s: float) -> bool:
-        return self._quiet(self._note(name, info), window_s)
 
     def _quiet(self, seen: _Seen, window_s: float) -> bool:
         return self._clock.monotonic() - seen.since >= window_s

@@ -78,6 +78,11 @@ def stem_of(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in shown).strip()[:200] or "item"
 
 
+def default_id(stem: str, k: int) -> str:
+    """What the k-th item (from 0) of a drop with many is called when it does not say."""
+    return f"{stem}-{k + 1}"
+
+
 def is_whole(name: str, raw: bytes) -> bool:
     """Can these bytes be all of the file? A proper prefix of a JSON object or list is never valid JSON.
 
@@ -119,6 +124,8 @@ def parse(name: str, raw: bytes, context: Context) -> Drop:
     if isinstance(value, list):
         return _many(name, value, [(f"[{k}]", positions, (k,)) for k in range(len(value))], context)
     draft, reasons = _draft(value, "", positions, (), context)
+    if draft and draft.id is None and stem_of(name) in draft.required:
+        reasons.append(_itself(stem_of(name)))
     return Drop(
         name=name, many=False, drafts=(draft,) if draft and not reasons else (), reasons=tuple(reasons)
     )
@@ -175,6 +182,8 @@ class _DropLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark
@@ -243,11 +252,16 @@ def _many(
         if draft:
             drafts.append(draft)
     if not reasons:
-        reasons += _whole_batch(drafts)
+        reasons += _whole_batch(drafts, stem_of(name))
     return Drop(name=name, many=True, drafts=() if reasons else tuple(drafts), reasons=tuple(reasons))
 
 
-def _whole_batch(drafts: list[Draft]) -> list[Reason]:
+def _itself(default: str) -> Reason:
+    what = f"an item cannot depend on itself; without an id of its own it is called {default!r}"
+    return Reason(what=what, where="depends_on")
+
+
+def _whole_batch(drafts: list[Draft], stem: str) -> list[Reason]:
     """What only shows when all items of a batch are seen together: ids used twice, cycles."""
     reasons: list[Reason] = []
     seen: set[str] = set()
@@ -256,7 +270,9 @@ def _whole_batch(drafts: list[Draft]) -> list[Reason]:
             reasons.append(Reason(what=f"the id {draft.id!r} is used by two items of this file", where="id"))
         elif draft.id is not None:
             seen.add(draft.id)
-    graph = {d.id: [x for x in d.required if x in seen] for d in drafts if d.id is not None}
+    called = [default_id(stem, k) if d.id is None else d.id for k, d in enumerate(drafts)]
+    graph = {x: [y for y in d.required if y != x] for x, d in zip(called, drafts, strict=True)}
+    reasons += [_itself(x) for x, d in zip(called, drafts, strict=True) if d.id is None and x in d.required]
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as e:

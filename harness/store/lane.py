@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from harness.model import End, Outcome, Verdict
+from harness.model import End, Item, Verdict
 from harness.store import ops
-from harness.store.cells import Actor, publish
+from harness.store.cells import Actor, needs_merge, publish
 from harness.store.ops import Step
 
 
@@ -44,8 +44,9 @@ def judge(actor: Actor, project: str, uid: str, n: int, *, cancel_by: str = "", 
     # proves that "no verdict" was not the ENOENT of an item archived in between.
     if (yield from ops.read(f"{home}/{n}.verdict", Verdict)) is not None:
         return True
+    item = yield from ops.read(f"{home}/item.json", Item)
     submitted = yield from ops.read(f"{home}/{n}.end", End)
-    if submitted is None or submitted.outcome is not Outcome.DONE or submitted.sha is None:
+    if item is None or submitted is None or not needs_merge(item, submitted) or submitted.sha is None:
         return True
     yield from ops.fsync_dir(home)  # never merge what can vanish
     while True:

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from harness.model import Act, Claim, End, Grant, Outcome, VerdictKind
 from harness.store import ops
-from harness.store.cells import Actor, Look, Standing, Won, look, publish
+from harness.store.attempts import COMPLETION
+from harness.store.cells import Actor, Look, Standing, Won, claim_of, look, publish
 from harness.store.ops import Step
 from harness.store.promotion import move_to_open
 
@@ -48,6 +49,24 @@ def _decide(actor: Actor, uid: str, n: int, outcome: Outcome, by: str, why: str)
     return won
 
 
+def _overrule(actor: Actor, uid: str, n: int, outcome: Outcome, by: str, why: str) -> Step[bool]:
+    """Decide a running attempt, then stop it. False: look again, somebody else decided it.
+
+    An operator's claim without its end is not overruled but completed, as by expiry: an end that is not its act's would
+    undo what a person may have been told already.
+    """
+    claimed = yield from claim_of(uid, n)
+    if claimed is None:
+        return False
+    if claimed.act is not Act.RUN:
+        yield from _decide(actor, uid, n, COMPLETION[claimed.act], claimed.owner.name, "")
+        return False
+    if (yield from _decide(actor, uid, n, outcome, by, why)) is not Won.YES:
+        return False
+    yield from ops.interrupt(uid, n)
+    return True
+
+
 def _consume(actor: Actor, uid: str, n: int, act: Act, outcome: Outcome, by: str, why: str) -> Step[bool]:
     """Claim n as operator and end it at once. Killed in between: anybody completes it, by its act."""
     record = Claim(n=n, act=act, owner=actor.identity, claimed_at=actor.stamp())
@@ -74,8 +93,7 @@ def hold(actor: Actor, uid: str, by: str, why: str) -> Step[Answer]:
                     said=Said.NOT_NOW, n=seen.n, detail="its result is being merged; wait for the verdict"
                 )
             case Standing.RUNNING:
-                if (yield from _decide(actor, uid, seen.n, Outcome.HELD, by, why)) is Won.YES:
-                    yield from ops.interrupt(uid, seen.n)
+                if (yield from _overrule(actor, uid, seen.n, Outcome.HELD, by, why)):
                     return Answer(said=Said.DONE, n=seen.n)
             case Standing.READY | Standing.PARKED:
                 if (yield from _consume(actor, uid, seen.n + 1, Act.HOLD, Outcome.HELD, by, why)):
@@ -88,6 +106,9 @@ def stop(actor: Actor, uid: str, n: int, by: str, why: str, not_before: str | No
     record = End(
         n=n, outcome=Outcome.RELEASED, by=by, reason=why, not_before=not_before, ended_at=actor.stamp()
     )
+    claimed = yield from claim_of(uid, n)
+    if claimed is None or claimed.act is not Act.RUN:  # what a person forbade is not given back
+        return False
     won, _ = yield from publish(actor, "end", record, f"queue/open/{uid}/{n}.end")
     if won is Won.YES:
         yield from ops.interrupt(uid, n)
@@ -115,8 +136,7 @@ def cancel(actor: Actor, uid: str, by: str, why: str, judge: Judge) -> Step[Answ
             case Standing.SUBMITTED:
                 yield from judge(uid, seen.n, cancel_by=by, why=why)
             case Standing.RUNNING:
-                if (yield from _decide(actor, uid, seen.n, Outcome.CANCELLED, by, why)) is Won.YES:
-                    yield from ops.interrupt(uid, seen.n)
+                if (yield from _overrule(actor, uid, seen.n, Outcome.CANCELLED, by, why)):
                     return Answer(said=Said.DONE, n=seen.n)
             case Standing.READY | Standing.PARKED:
                 if (yield from _consume(actor, uid, seen.n + 1, Act.CANCEL, Outcome.CANCELLED, by, why)):

@@ -57,6 +57,11 @@ def make(tmp: str, record: Record, lock: bool = False) -> Step[None]:
     yield ("make", tmp, record, lock)
 
 
+def stage(tmp: str, record: Record) -> Step[None]:
+    """O_EXCL create in queue/tmp/, write, close: one of many private files that a later `syncfs` makes durable."""
+    yield ("stage", tmp, record)
+
+
 def fsync(tmp: str) -> Step[None]:
     """Make the data durable; a failure ends the process."""
     yield ("fsync", tmp)

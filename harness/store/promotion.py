@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.model import Item
 from harness.store import ops
 from harness.store.cells import stub_of, stub_path
-from harness.store.names import first_holder
+from harness.store.names import REJECTED, first_holder
 from harness.store.ops import Moved, Step
 
 MET = frozenset({"done", "merged"})
@@ -27,8 +27,10 @@ def why_waiting(item: Item) -> Step[Waiting]:
     reasons: list[str] = []
     blocked = False
     for dep, fixed in item.deps.items():
-        uid = fixed or (yield from first_holder(dep))
-        stub = (yield from stub_of(uid)) if uid else None
+        uid, stub = fixed, (yield from stub_of(fixed)) if fixed else None
+        if uid is None or (stub and stub.outcome == REJECTED):  # unknown then, or it never became an item
+            uid = yield from first_holder(dep)
+            stub = (yield from stub_of(uid)) if uid else None
         if stub and (stub.outcome in MET or dep in item.optional_deps):
             yield from ops.fsync_dir(stub_path(stub.uid).rsplit("/", 1)[0])  # never start on what can vanish
         elif stub:
