@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from harness import __main__ as entry
+from harness.errors import ConfigError
+
+
+@pytest.fixture
+def role(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A role that is no real one, so that these tests load none of them."""
+    module = ModuleType("tests.a_role")
+    monkeypatch.setitem(sys.modules, "tests.a_role", module)
+    monkeypatch.setitem(entry.ROLES, "worker", "tests.a_role")
+    monkeypatch.setattr(sys, "argv", ["harness", "worker", "--agent", "agent-1"])
+    return module
+
+
+def test_a_role_gets_its_arguments_and_gives_its_exit_code(
+    role: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[list[str]] = []
+
+    def main(argv: list[str]) -> int:
+        got.append(argv)
+        return 7
+
+    monkeypatch.setattr(role, "main", main, raising=False)
+    assert entry.main() == 7
+    assert got == [["--agent", "agent-1"]]
+
+
+def test_an_error_of_ours_is_a_message_and_its_exit_code(
+    role: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(argv: list[str]) -> int:
+        raise ConfigError("it is empty", where="config.yaml", remedy="run: harnessctl init")
+
+    monkeypatch.setattr(role, "main", main, raising=False)
+    assert entry.main() == 78
+    assert capsys.readouterr().err == "harness worker: config.yaml: it is empty\n  run: harnessctl init\n"
+
+
+def test_every_role_that_the_launcher_may_start_is_known() -> None:
+    assert set(entry.ROLES) == {"coordinator", "merger", "worker"}
