@@ -37,7 +37,8 @@ PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_SLAVE = 2, 4, 8, 0x4000, 1 << 19
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_SLAVE = 2, 4, 8, 0x1000, 0x4000, 1 << 19
+AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 # What root could use to read around Landlock (raw memory and devices) or to harm the host. capabilities(7):
 # SYS_MODULE, SYS_RAWIO, SYS_BOOT, SYS_TIME, MKNOD, MAC_OVERRIDE, MAC_ADMIN, PERFMON, BPF
 DROPPED_CAPABILITIES = (16, 17, 22, 25, 27, 32, 33, 38, 39)
@@ -237,15 +238,39 @@ def unshare(namespaces: list[str]) -> None:
                 f.write(text)
 
 
-def mount_own() -> None:
-    """A /proc that shows this namespace, an own /dev/shm; nothing of it is seen outside (slave)."""
+def mount_own(spec: Spec) -> None:
+    """A /proc that shows this namespace, an own /dev/shm; nothing of it is seen outside (slave).
+
+    With a policy everything else becomes read-only: Landlock does not know chmod, chown, utime and setxattr.
+    """
     if libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_SLAVE), None) != 0:
         raise fail("mount --make-rslave /")
+    if spec.landlock:
+        freeze_mounts(spec.write)
     safe = MS_NOSUID | MS_NODEV
     if libc.mount(b"proc", b"/proc", b"proc", ctypes.c_ulong(safe | MS_NOEXEC), None) != 0:
         raise fail("mount /proc")
     if os.path.isdir("/dev/shm"):  # noqa: S108  # it becomes private here
         libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", ctypes.c_ulong(safe), b"mode=1777")
+
+
+def freeze_mounts(write: list[str]) -> None:
+    """Read-only mounts, except for what may be written. Without mount_setattr(2) (Linux 5.12) Landlock stands alone."""
+    for path in write:
+        name = os.fsencode(unaliased(path))
+        if libc.mount(name, name, None, ctypes.c_ulong(MS_BIND | MS_REC), None) != 0:
+            raise fail(f"bind mount {path}")
+    if set_read_only("/", on=True):
+        for path in write:
+            if not set_read_only(path, on=False):
+                raise fail(f"mount_setattr {path}")
+    os.chdir(os.getcwd())  # by name: the folder that we stand in is now covered by its writable self
+
+
+def set_read_only(path: str, *, on: bool) -> bool:
+    attributes = (int(on), int(not on), 0, 0)  # MOUNT_ATTR_RDONLY to be set, to be cleared
+    raw = b"".join(value.to_bytes(8, sys.byteorder) for value in attributes)
+    return syscall(442, AT_FDCWD, os.fsencode(path), AT_RECURSIVE, raw, len(raw)) == 0
 
 
 # --- the processes --------------------------------------------------------------------------------------------
@@ -444,7 +469,7 @@ def build(spec: Spec) -> None:
         except BlockingIOError:
             pass  # it lives, and from now on we die with it
         if "mount" in spec.namespaces:
-            mount_own()
+            mount_own(spec)
         run(spec, mask)
     except BaseException as e:  # noqa: BLE001  # init must not run its parent's code
         report(spec, f"error {e}".encode())

@@ -30,7 +30,9 @@ from harness.clock import Clock
 from harness.containment import Containment, Jail
 
 LOOK_S = 1.0
-"""How often the size of the output is looked at, when it matters."""
+"""How often the size of the output is looked at; at first, and where it is kept in memory, more often."""
+MEMORY_LOOK_S = 0.1
+FIRST_LOOK_S = 0.02
 GONE_S = 30.0
 """How long a killed process may take to be gone (uninterruptible I/O) before we give up on it."""
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
@@ -68,7 +70,7 @@ class Command:
     """(signal, seconds of grace) one after the other, to the process group; SIGKILL follows."""
     jail: Jail | None = None
     max_output_bytes: int = MAX_OUTPUT_BYTES
-    """stdout and stderr together; looked at every second, so a fast writer gets further."""
+    """stdout and stderr together; looked at now and then, so a fast writer gets further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,13 +219,15 @@ class _Run:
         wake_fd = self._runner.wake_fd
         if wake_fd is not None:
             poller.register(wake_fd, select.POLLIN)
-        look_at = self._started_s + self._look_s()
+        look_s = FIRST_LOOK_S
+        look_at = self._started_s + look_s
         while not self._given_up:
             now = self._clock.monotonic()
             if now >= self._runner.beat_at:
                 self._beat(now)
             if now >= look_at:
-                look_at = now + self._look_s()
+                look_s = min(2 * look_s, self._look_s())
+                look_at = now + look_s
                 self._look()
             self._climb()
             until = min(
@@ -249,7 +253,9 @@ class _Run:
             self._begin(EndReason.STOPPED, why)
 
     def _look_s(self) -> float:
-        return min(LOOK_S, self._command.stall_s / 4) if self._command.stall_s else LOOK_S
+        in_files = self._command.stdout is not None and self._command.stderr is not None
+        limit_s = LOOK_S if in_files else MEMORY_LOOK_S
+        return min(limit_s, self._command.stall_s / 4) if self._command.stall_s else limit_s
 
     def _look(self) -> None:
         """At the limits; the deadline is looked at in every turn, because it sets the timeout of poll."""
