@@ -1,0 +1,15 @@
+"""What may be done to a root from outside: one function per verb, the same for command line, web page and MCP.
+
+Every function takes a `Desk` (whose store, in whose name), returns values, raises `HarnessError`s, and prints nothing.
+All of them work with the coordinator down: the protocol needs no server, a running coordinator only hears of it sooner.
+
+=========  ==================================================================================
+desk       a visit at a store: identity, disk, configuration, doorbells
+acts       what people do to items: cancel, park, retry, boost
+choosing   which items are meant: by name, or by state, project, convoy, label
+dropping   new work: put a file into the drop box, and hear what became of it
+waiting    following items until they need no more work
+changes    what an attempt changed, from the hub
+founding   making a root
+=========  ==================================================================================
+"""
