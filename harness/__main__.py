@@ -22,11 +22,16 @@ def main() -> int:
 
 
 def _start(role: str, argv: list[str]) -> int:
-    from harness.errors import HarnessError
+    from harness.errors import HarnessError, UsageError
     from harness.layout import Layout
 
-    options = dict(zip(argv[::2], argv[1::2], strict=True))
+    options = dict(zip(argv[::2], argv[1::2], strict=False))
     try:
+        if len(argv) != 4 or options.keys() != {"--root", "--agent"}:
+            raise UsageError(
+                f"usage: python -P -m harness {role} --root ROOT --agent NAME",
+                remedy="people start these with: harnessctl run",
+            )
         return int(import_module(ROLES[role]).main(Layout(Path(options["--root"])), options["--agent"]))
     except HarnessError as e:
         print(f"harness {role}: {e}", file=sys.stderr)  # noqa: T201 - for state/logs/<name>.out

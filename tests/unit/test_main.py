@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from harness import __main__ as entry
 from harness.errors import ConfigError
+from harness.layout import Layout
 
 
 @pytest.fixture
@@ -15,28 +17,28 @@ def role(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("tests.a_role")
     monkeypatch.setitem(sys.modules, "tests.a_role", module)
     monkeypatch.setitem(entry.ROLES, "worker", "tests.a_role")
-    monkeypatch.setattr(sys, "argv", ["harness", "worker", "--agent", "agent-1"])
+    monkeypatch.setattr(sys, "argv", ["harness", "worker", "--root", "/r", "--agent", "agent-1"])
     return module
 
 
 def test_a_role_gets_its_arguments_and_gives_its_exit_code(
     role: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    got: list[list[str]] = []
+    got: list[tuple[Layout, str]] = []
 
-    def main(argv: list[str]) -> int:
-        got.append(argv)
+    def main(layout: Layout, name: str) -> int:
+        got.append((layout, name))
         return 7
 
     monkeypatch.setattr(role, "main", main, raising=False)
     assert entry.main() == 7
-    assert got == [["--agent", "agent-1"]]
+    assert got == [(Layout(Path("/r")), "agent-1")]
 
 
 def test_an_error_of_ours_is_a_message_and_its_exit_code(
     role: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def main(argv: list[str]) -> int:
+    def main(layout: Layout, name: str) -> int:
         raise ConfigError("it is empty", where="config.yaml", remedy="run: harnessctl init")
 
     monkeypatch.setattr(role, "main", main, raising=False)
@@ -44,5 +46,10 @@ def test_an_error_of_ours_is_a_message_and_its_exit_code(
     assert capsys.readouterr().err == "harness worker: config.yaml: it is empty\n  run: harnessctl init\n"
 
 
-def test_every_role_that_the_launcher_may_start_is_known() -> None:
-    assert set(entry.ROLES) == {"coordinator", "merger", "worker"}
+@pytest.mark.parametrize("argv", [[], ["--root"], ["--root", "/r"], ["--root", "/r", "--agent", "a", "x"]])
+def test_a_role_that_is_started_wrongly_says_how_it_is_started(
+    role: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["harness", "worker", *argv])
+    assert entry.main() == 2
+    assert "--root ROOT --agent NAME" in capsys.readouterr().err
