@@ -84,7 +84,7 @@ def _task(item: Item) -> Section:
 
 
 def _rules(item: Item, brief: Brief) -> Section:
-    return "Rules", tuple(f"- {line}" for line in _rule_lines(item, brief))
+    return "Rules", tuple(line for rule in _rule_lines(item, brief) for line in f"- {rule}".split("\n"))
 
 
 def _rule_lines(item: Item, brief: Brief) -> Iterator[str]:
@@ -104,9 +104,8 @@ def _rule_lines(item: Item, brief: Brief) -> Iterator[str]:
         yield f"Never change: {_list(closed)}"
     required = [gate for gate in brief.gates if gate.required]
     if required:
-        yield "These checks must pass afterwards; run them yourself before you finish:"
-        for gate in required:
-            yield f"  {gate.name}: {printable_line(gate.run, 500)}"
+        checks = "".join(f"\n  - {gate.name}: {printable_line(gate.run, 500)}" for gate in required)
+        yield f"These checks must pass afterwards; run them yourself before you finish:{checks}"
     yield "Nobody can answer while you work. If you cannot go on without a person, write the question to the file named by $HARNESS_INTERRUPT_FILE and finish."
 
 
@@ -177,8 +176,7 @@ def _joined(prompt: str, sections: Iterable[Section], instructions: Instructions
     lines: list[str] = []
     for title, body in sections:
         if body:
-            lines += ["", f"## {title}", *body]
+            lines += ["", f"## {title}", "", *body]
     if instructions is Instructions.COMMENT:
-        lines = [f"# {line}".rstrip() for line in lines[1:]]
-        lines.insert(0, "")
+        lines = ["", *(f"# {line}".rstrip() for line in lines[1:])]
     return prompt.rstrip("\n") + "\n" + "\n".join(lines) + "\n"
