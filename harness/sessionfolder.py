@@ -99,10 +99,12 @@ class SessionFolder:
             fd = os.open(self.interrupt_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
-        with os.fdopen(fd, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 return None
-            return file.read(MAX_QUESTION_BYTES).decode("utf-8", "replace").strip() or None
+            return os.read(fd, MAX_QUESTION_BYTES).decode("utf-8", "replace").strip() or None
+        finally:
+            os.close(fd)
 
 
 def make_tmp(path: Path) -> Path:

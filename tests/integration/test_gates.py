@@ -22,7 +22,6 @@ def place(tmp_path: Path) -> Place:
     tree = tmp_path / "tree"
     tree.mkdir()
     folder = SessionFolder(tmp_path / "2027-01-01" / "a-1.1")
-    folder.make()
     environ = {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": "sesame", "SECRET": "sesame"}
     return Place(
         worktree=tree, folder=folder, mark="a-1.1", slot="agent-1", round=1, policy=None, environ=environ
