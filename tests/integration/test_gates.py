@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,13 @@ def place(tmp_path: Path) -> Place:
     folder = SessionFolder(tmp_path / "2027-01-01" / "a-1.1")
     environ = {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": "sesame", "SECRET": "sesame"}
     return Place(
-        worktree=tree, folder=folder, mark="a-1.1", slot="agent-1", round=1, policy=None, environ=environ
+        worktree=tree,
+        folder=folder,
+        mark=f"a-{uuid.uuid4().hex[:12]}.1",  # tests run at the same time, and what bears a mark is killed
+        slot="agent-1",
+        round=1,
+        policy=None,
+        environ=environ,
     )
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from harness.session import Session, Subject
 from harness.sessionfolder import SessionFolder, lines, make_tmp, remove, tail, tmp_folders
 
 Make = Callable[..., Session]
+MARK = f"fix-{uuid.uuid4().hex[:12]}.1"
+"""Tests run at the same time in several processes, and what bears a mark is killed."""
 
 
 @pytest.fixture
@@ -43,11 +46,9 @@ def make(tmp_path: Path, tree: Path) -> Make:
         stall_s: float = 600.0,
         **more: Any,
     ) -> Session:
-        subject = Subject(
-            item="fix", mark="fix-x7.1", slot="agent-1", agent="shell", worktree=tree, policy=policy
-        )
+        subject = Subject(item="fix", mark=MARK, slot="agent-1", agent="shell", worktree=tree, policy=policy)
         return Session(
-            SessionFolder(tmp_path.resolve() / "sessions" / "2027-01-01" / "fix-x7.1"),
+            SessionFolder(tmp_path.resolve() / "sessions" / "2027-01-01" / MARK),
             subject,
             Agent(adapter="command", argv=argv, **more),
             credential,
@@ -99,7 +100,7 @@ def test_everything_about_a_run_is_kept_in_files_that_only_we_can_read(make: Mak
     assert (summary["v"], summary["item"], summary["attempt"], summary["agent"]) == (
         1,
         "fix",
-        "fix-x7.1",
+        MARK,
         "shell",
     )
     assert (summary["runs"][0]["outcome"], summary["runs"][0]["exit_code"]) == ("crash", 3)
@@ -128,7 +129,7 @@ def test_no_variable_of_the_daemon_reaches_the_tool(make: Make) -> None:
     session.close()
     assert "sesame" not in result.text
     assert f"HOME={session.folder.home}" in result.text
-    assert "HARNESS_ATTEMPT=fix-x7.1" in result.text
+    assert f"HARNESS_ATTEMPT={MARK}" in result.text
 
 
 def test_temporary_files_are_its_own_and_short_enough_for_sockets(make: Make) -> None:
