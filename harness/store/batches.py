@@ -22,13 +22,19 @@ def decide(actor: Actor, home: str, drop: Drop, context: Context) -> Step[Decisi
     if drop.reasons:
         cell = Decision(rejected=tuple(str(r) for r in drop.reasons), drop=drop.name, at=actor.stamp())
     else:
-        cell = yield from _build(actor, home, drop, context)
+        built = yield from _build(actor, home, drop, context)
+        if built is None:
+            return None  # another admitter decided it, and moved it on
+        cell = built
     yield from publish(actor, "batch", cell, f"{folder}/batch")
     return (yield from ops.read(f"{folder}/batch", Decision))
 
 
-def _build(actor: Actor, home: str, drop: Drop, context: Context) -> Step[Decision]:
-    """Take all ids and build all items, in two bulk syncs; a lost race for an id starts over with the same uids."""
+def _build(actor: Actor, home: str, drop: Drop, context: Context) -> Step[Decision | None]:
+    """Take all ids and build all items, in two bulk syncs; a lost race for an id starts over with the same uids.
+
+    None: the drop is not in incoming/ any more.
+    """
     nonce = home.rsplit("-", 1)[1]
     stem = stem_of(drop.name)
     uids = [f"{slug(d.id or stem)}-{nonce}{_base36(k)}" for k, d in enumerate(drop.drafts)]
@@ -56,12 +62,16 @@ def _build(actor: Actor, home: str, drop: Drop, context: Context) -> Step[Decisi
         if names and not reasons:
             tree = actor.tree()
             local = {names[k]: uids[k] for k in names} | present
-            yield from ops.mkdir(f"queue/incoming/{home}/{tree}")
+            there = yield from ops.mkdir(f"queue/incoming/{home}/{tree}")
             for k, name in names.items():
                 item = yield from snapshot(actor, drop.drafts[k], uids[k], name, drop.name, local, context)
-                yield from ops.build(f"queue/incoming/{home}/{tree}/{uids[k]}", item)
+                there = there and (yield from ops.build(f"queue/incoming/{home}/{tree}/{uids[k]}", item))
                 if waits(item):
                     waiting.append(uids[k])
+            if not there:
+                for tmp, _ in cells:
+                    yield from ops.unlink(tmp)
+                return None
             for _, cell in cells:
                 yield from ops.ensure_dir(cell.rsplit("/", 1)[0])
             yield from ops.syncfs()  # whole and durable before any cell that names it

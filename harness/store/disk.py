@@ -265,9 +265,14 @@ class Disk:
 
     # ---- folders -----------------------------------------------------------------------------------------------------
 
-    def do_mkdir(self, folder: str) -> None:
-        with contextlib.suppress(FileExistsError):
+    def do_mkdir(self, folder: str) -> bool:
+        try:
             os.mkdir(folder, 0o700, dir_fd=self.root)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            return False
+        return True
 
     def do_ensure_dir(self, folder: str) -> None:
         if folder in self._ensured:  # made durable by this process, and nobody removes folders of the store
@@ -295,15 +300,13 @@ class Disk:
             raise
         return Moved.OK
 
-    def do_build(self, folder: str, record: Record) -> None:
-        os.mkdir(folder, 0o700, dir_fd=self.root)
-        fd = os.open(
-            f"{folder}/item.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=self.root
-        )
+    def do_build(self, folder: str, record: Record) -> bool:
         try:
-            _write_all(fd, record.to_bytes())
-        finally:
-            os.close(fd)
+            os.mkdir(folder, 0o700, dir_fd=self.root)
+            self.do_stage(f"{folder}/item.json", record)
+        except FileNotFoundError:
+            return False
+        return True
 
     def do_syncfs(self) -> None:
         if self.durable and _LIBC.syncfs(self.root):

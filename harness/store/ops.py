@@ -101,9 +101,10 @@ def die(what: str, where: str) -> Step[None]:
 # ---- folders -----------------------------------------------------------------------------------------------------
 
 
-def mkdir(folder: str) -> Step[None]:
-    """EEXIST is no error."""
-    yield ("mkdir", folder)
+def mkdir(folder: str) -> Step[bool]:
+    """EEXIST is no error. False: ENOENT, what it would be in was moved away."""
+    reply: bool = yield ("mkdir", folder)
+    return reply
 
 
 def ensure_dir(folder: str) -> Step[None]:
@@ -121,9 +122,13 @@ def rename(source: str, target: str) -> Step[Moved]:
     return reply
 
 
-def build(folder: str, record: Record) -> Step[None]:
-    """mkdir folder and write folder/item.json, in a tree of our own that nobody else reads. Not yet durable."""
-    yield ("build", folder, record)
+def build(folder: str, record: Record) -> Step[bool]:
+    """mkdir folder and write folder/item.json, in a tree of our own that nobody else reads. Not yet durable.
+
+    False: ENOENT, the tree was moved away.
+    """
+    reply: bool = yield ("build", folder, record)
+    return reply
 
 
 def syncfs() -> Step[None]:
