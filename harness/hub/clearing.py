@@ -1,0 +1,133 @@
+"""How a slot's old tree gets out of the way: cleaned of what is ignored, moved aside, or thrown away.
+
+Thrown away is only what the record says is ``switching``: proved to hold nothing of value before (slots.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from harness.globs import matches_any
+from harness.hub.git import Tree
+from harness.hub.repo import Repo
+from harness.hub.salvage import Saved
+from harness.hub.slots import Place, Slot, admins_at
+from harness.logs import Event
+
+CHUNK = 500
+"""Paths in one `git clean`: far below the limit of an argument list."""
+
+
+def locked(repo: Repo, tree: Tree) -> str:
+    """Lock files of a killed git in the admin directory; proved stale and removed, or a reason not to touch it."""
+    for lock in sorted(tree.admin.glob("*.lock")):
+        if not repo.git.unlock(lock):
+            return f"{lock.name} may still be in use"
+    return ""
+
+
+def remove_ignored(repo: Repo, tree: Tree, saved: Saved) -> str:
+    """Removes what is ignored, except caches to keep. -> why that was not possible, or ""."""
+    gone = doomed(repo, tree.path, saved.ignored)
+    for i in range(0, len(gone), CHUNK):
+        repo.git(
+            "clean",
+            "-fdXq",  # a single -f: nested repositories stay, and are seen below
+            "--",
+            *map(os.fsdecode, gone[i : i + CHUNK]),
+            tree=tree,
+            env={"GIT_LITERAL_PATHSPECS": "1"},
+            ok=(0, 1),
+        )
+    root = os.fsencode(tree.path)
+    left = [path for path in gone if os.path.lexists(os.path.join(root, path.rstrip(b"/")))]
+    return f"ignored files could not be removed: {os.fsdecode(left[0])}" if left else ""
+
+
+def doomed(repo: Repo, root: Path, ignored: tuple[bytes, ...]) -> list[bytes]:
+    """Ignored paths that no cache to keep is in; a folder that holds one is taken apart."""
+    project = repo.project
+    found: list[bytes] = []
+    pending = list(ignored)
+    while pending:
+        path = pending.pop()
+        name = os.fsdecode(path.rstrip(b"/"))
+        if matches_any(name, project.keep) or matches_any(name, project.copy):
+            continue
+        below = [
+            p for p in (*project.keep, *project.copy) if p.removeprefix("./").startswith((name + "/", "**"))
+        ]
+        folder = root / name
+        if below and path.endswith(b"/") and any(any(folder.glob(_inside(p, name))) for p in below):
+            for child in sorted(os.scandir(os.fsencode(folder)), key=lambda e: e.name):
+                slash = b"/" if child.is_dir(follow_symlinks=False) else b""
+                pending.append(os.path.join(os.fsencode(name), child.name) + slash)
+            continue
+        found.append(path)
+    return found
+
+
+def _inside(pattern: str, name: str) -> str:
+    plain = pattern.removeprefix("./")
+    return plain if plain.startswith("**") else plain[len(name) + 1 :].rstrip("/") or "*"
+
+
+def move_aside(repo: Repo, place: Place, record: Slot | None, why: str) -> Path:
+    """Renames a worktree to `state/kept/`; its git metadata follows, so that git still works in it."""
+    name = f"{record.uid}.{record.n}" if record and record.uid else place.name
+    repo.kept.mkdir(parents=True, exist_ok=True)
+    with repo.lock.held():
+        admins = admins_at(repo, place.tree)
+        recorded = repo.path / "worktrees" / record.admin if record and record.admin else None
+        if recorded is not None and recorded.is_dir() and recorded not in admins:
+            admins.append(recorded)
+        kept = _rename_free(place.tree, repo.kept, name)
+        for admin in admins:
+            with contextlib.suppress(OSError):
+                (admin / "gitdir").write_text(f"{kept / '.git'}\n")
+                if not os.path.lexists(kept / ".git") and not kept.is_symlink():
+                    (kept / ".git").write_text(f"gitdir: {admin}\n")
+        place.forget()
+    repo.emit(
+        Event.WORKTREE_KEPT,
+        project=repo.project.name,
+        uid=record.uid if record else None,
+        n=record.n if record else None,
+        path=str(kept),
+        reason=why,
+    )
+    return kept
+
+
+def _rename_free(source: Path, folder: Path, name: str) -> Path:
+    k = 1
+    while True:
+        kept = folder / (name if k == 1 else f"{name}-{k}")
+        if not os.path.lexists(kept):
+            os.rename(source, kept)
+            return kept
+        k += 1
+
+
+def discard(repo: Repo, place: Place, record: Slot | None) -> None:
+    """Throws away a tree that was being switched, proved empty before, and admin directories without a tree."""
+    with repo.lock.held():
+        admins = admins_at(repo, place.tree)
+        if record and record.admin and not os.path.lexists(place.tree):
+            admins.append(repo.path / "worktrees" / record.admin)
+        trash = place.record.with_suffix(".trash")
+        if os.path.lexists(place.tree):
+            remove(repo, trash)
+            os.rename(place.tree, trash)
+        for admin in admins:
+            shutil.rmtree(admin, ignore_errors=True)
+        place.forget()
+    remove(repo, trash)
+
+
+def remove(repo: Repo, path: Path) -> None:
+    if os.path.lexists(path):
+        repo.git.run_beside(("rm", "-rf", "--one-file-system", "--", str(path)))

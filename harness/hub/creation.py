@@ -1,0 +1,251 @@
+"""Opens a project's hub, and makes it when it is missing: whole or not at all.
+
+A hub is built under a private name and renamed, so that whoever sees `state/repos/<project>.git` sees a complete
+repository. What we cannot work on is refused here, before any work is lost on it, with what to do about it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from harness.atomicfs import fsync_dir
+from harness.clock import Clock
+from harness.config import Project
+from harness.errors import ConfigError
+from harness.hub.git import CommandRunner, Git, GitCommandError
+from harness.hub.guard import Emit, Guard
+from harness.hub.locks import HubLock, stale
+from harness.hub.refs import Refs, is_sha
+from harness.hub.refusals import ask, check_tree, inspect, refuse_own_folders, refuse_target, unreachable
+from harness.hub.repo import Repo
+from harness.layout import Layout
+from harness.logs import Event
+
+OLDEST_GIT = (2, 38)
+"""The first with `merge-tree --write-tree`."""
+
+_CONFIG = """\
+# Written by harness, compared before each use and put back: change config.yaml instead.
+[core]
+\trepositoryformatversion = {format}
+\tfilemode = true
+\tbare = true
+\tlogallrefupdates = true
+\tfsync = {fsync}
+[extensions]
+{extensions}[gc]
+\tauto = 0
+\twriteCommitGraph = false
+[maintenance]
+\tauto = false
+[receive]
+\tautogc = false
+\tdenyDeletes = true
+\tdenyNonFastForwards = true
+[push]
+\tdefault = nothing
+[advice]
+\tdetachedHead = false
+"""
+
+
+def open_repo(
+    layout: Layout, project: Project, *, runner: CommandRunner, clock: Clock, durable: bool, emit: Emit
+) -> Repo:
+    """The hub of a project. Raises ConfigError when the project cannot be used, TryAgainError when it cannot be
+    reached."""
+    path = layout.hub(project.name)
+    shelf = path.with_suffix(".ours")
+    shelf.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (shelf / "home").mkdir(exist_ok=True)
+    repo = _assemble(
+        layout, project, path, runner=runner, clock=clock, durable=durable, emit=emit, shelf=shelf
+    )
+    refuse_own_folders(repo)
+    if repo.local:
+        inspect(repo)
+    with repo.lock.held():
+        if path.exists():
+            if (repo.guard.copies / "config").exists():
+                repo.guard.check()  # before the copy changes with the configuration: tampering is still seen
+            repo.guard.install(_contents(repo, _hash_of(path)))
+            if repo.refs.read(repo.target) is None:
+                _adopt_target(repo)
+        else:
+            _create(repo)
+    check_tree(repo, repo.target)
+    return repo
+
+
+def _assemble(
+    layout: Layout,
+    project: Project,
+    path: Path,
+    *,
+    runner: CommandRunner,
+    clock: Clock,
+    durable: bool,
+    emit: Emit,
+    shelf: Path,
+) -> Repo:
+    guard = Guard(repository=path, copies=shelf / "copies", emit=emit, project=project.name)
+    lock = HubLock(path=shelf / "lock")
+    territory = (path, layout.worktree(project.name, "x").parent, layout.kept)
+
+    def unlock(file: Path) -> bool:
+        if path not in file.parents or file.suffix != ".lock":
+            return False
+        with lock.held():
+            if not stale(file, territory):
+                return not file.exists()  # gone by itself: the same call may work now
+            file.unlink(missing_ok=True)
+        emit(Event.STALE_LOCK_REMOVED, project=project.name, file=str(file.relative_to(path)))
+        return True
+
+    extra = {} if durable else {"core.fsync": "none"}
+    git = Git(
+        runner=runner, repository=path, home=shelf / "home", before=guard.check, unlock=unlock, extra=extra
+    )
+    return Repo(
+        layout=layout,
+        project=project,
+        path=path,
+        shelf=shelf,
+        durable=durable,
+        clock=clock,
+        emit=emit,
+        git=git,
+        refs=Refs(repository=path),
+        guard=guard,
+        lock=lock,
+    )
+
+
+def _contents(repo: Repo, algorithm: str) -> dict[str, bytes]:
+    """The hub's own files, as this configuration wants them."""
+    sha1 = algorithm == "sha1"
+    config = _CONFIG.format(
+        format=0 if sha1 else 1,
+        fsync="committed,loose-object" if repo.durable else "none",
+        extensions="" if sha1 else f"\tobjectFormat = {algorithm}\n",
+    )
+    return {
+        "config": config.encode(),
+        "HEAD": f"ref: {repo.target}\n".encode(),
+        "info/exclude": exclude_file(repo.project),
+    }
+
+
+def exclude_file(project: Project) -> bytes:
+    """Caches and copied files of a project are nobody's work: git in a worktree, also the agent's, ignores them."""
+    lines = ["# Written by harness from `keep` and `copy` of config.yaml."]
+    for pattern in (*project.keep, *project.copy):
+        plain = pattern.removeprefix("./").replace("\\", "\\\\").replace("[", "\\[")
+        trailing = len(plain) - len(plain.rstrip(" "))
+        lines.append("/" + plain.rstrip(" ") + "\\ " * trailing)
+    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
+
+
+def _hash_of(repository: Path) -> str:
+    """The hash that an existing hub uses; our copy of its config says, or the objects do."""
+    try:
+        for name in ("packed-refs", "refs/harness/lane"):
+            for word in (repository / name).read_text(errors="replace").split():
+                if is_sha(word):
+                    return "sha256" if len(word) == 64 else "sha1"
+    except OSError:
+        pass
+    return "sha256" if "sha256" in (repository / "config").read_text(errors="replace") else "sha1"
+
+
+# ---- making it -----------------------------------------------------------------------------------------------------
+
+
+def _create(repo: Repo) -> None:
+    """Builds the hub beside its place, durable, and moves it there. Under the lock."""
+    folder = repo.path.parent
+    for old in folder.glob(f".{repo.project.name}.*.new"):
+        shutil.rmtree(old, ignore_errors=True)
+    draft = folder / f".{repo.project.name}.{os.getpid()}.new"
+    draft.mkdir()
+    try:
+        new = _assemble(
+            repo.layout,
+            repo.project,
+            draft,
+            runner=repo.git.runner,
+            clock=repo.clock,
+            durable=repo.durable,
+            emit=repo.emit,
+            shelf=repo.shelf,
+        )
+        algorithm = _upstream_hash(repo)
+        new.git.unguarded(
+            "init",
+            "-q",
+            "--bare",
+            "--template=",
+            f"--object-format={algorithm}",
+            f"--initial-branch={repo.project.target}",
+        )
+        new.guard.install(_contents(repo, algorithm))
+        _adopt_target(new)
+        check_tree(new, new.target)
+        new.git("pack-refs", "--all")  # a repository with ten thousand tags: one file
+        new.sync()
+        draft.rename(repo.path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    if repo.durable:
+        fsync_dir(folder)
+    repo.emit(Event.HUB_CREATED, project=repo.project.name, path=str(repo.path))
+
+
+def _adopt_target(repo: Repo) -> None:
+    """The first fetch: the target begins where the person's does."""
+    try:
+        fetch(repo)
+    except GitCommandError as e:
+        if "couldn't find remote ref" in e.stderr:
+            refuse_target(repo, [repo.project.target + " (missing)"])
+        raise unreachable(repo, e) from e
+    if (repo.path / "shallow").exists():
+        raise ConfigError(
+            f"{repo.project.path} is a shallow clone: merges need the history",
+            where=f"projects.{repo.project.name}.path",
+            remedy="name a complete repository",
+        )
+    tip = repo.refs.read(repo.upstream)
+    assert tip is not None
+    repo.sync()
+    repo.change_refs([f"update {repo.target} {tip}"])
+
+
+def fetch(repo: Repo) -> None:
+    """Fetches the target of the person's repository, and tags that point into it. Writes to the hub only."""
+    repo.git(
+        "fetch",
+        "--quiet",
+        "--no-write-fetch-head",
+        "--no-auto-maintenance",
+        "--no-recurse-submodules",
+        repo.project.path,
+        f"+refs/heads/{repo.project.target}:{repo.upstream}",
+        upstream=True,
+    )
+
+
+def _upstream_hash(repo: Repo) -> str:
+    if repo.local:
+        return ask(repo, "rev-parse", "--show-object-format").text
+    try:
+        said = repo.git.elsewhere(repo.shelf, "ls-remote", "--heads", repo.project.path).text
+    except GitCommandError as e:
+        raise unreachable(repo, e) from e
+    heads = {name: sha for sha, _, name in (line.partition("\t") for line in said.split("\n")) if name}
+    if f"refs/heads/{repo.project.target}" not in heads:
+        refuse_target(repo, [name.removeprefix("refs/heads/") for name in heads])
+    return "sha256" if len(heads[f"refs/heads/{repo.project.target}"]) == 64 else "sha1"

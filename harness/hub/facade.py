@@ -1,0 +1,168 @@
+"""`Hub`: everything the rest of the product may ask of a project's repository, in one list.
+
+Each verb is one function of one module here; this class only binds them to an opened repository. One process and one
+thread uses a Hub; any number of processes may each have one. Every call is idempotent, and may be repeated after a
+crash in the middle of it. All raise GitCommandError for what git does not do although it should, and GitInterrupted
+(exit code 75) when the runner was told to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from harness.clock import Clock
+from harness.config import Project
+from harness.hub import history, leftovers, merging, publish, upstream, worktrees
+from harness.hub.access import writable
+from harness.hub.creation import open_repo
+from harness.hub.git import CommandRunner
+from harness.hub.guard import Emit
+from harness.hub.lane import Lane, Swap, read_lane, swap_lane, swap_target
+from harness.hub.repo import Repo
+from harness.layout import Layout
+from harness.logs import Event
+
+
+def _silent(_event: Event, /, **_values: object) -> None:
+    """For callers that keep no events."""
+
+
+class Hub:
+    """One project's hub, opened."""
+
+    def __init__(self, repo: Repo) -> None:
+        self.repo = repo
+
+    @classmethod
+    def open(
+        cls,
+        layout: Layout,
+        project: Project,
+        *,
+        runner: CommandRunner,
+        clock: Clock,
+        durable: bool = True,
+        emit: Emit = _silent,
+    ) -> Self:
+        """Makes the hub when it is missing. Raises ConfigError when the project cannot be used (with what to do),
+        TryAgainError when its URL cannot be reached and there is no hub yet."""
+        return cls(open_repo(layout, project, runner=runner, clock=clock, durable=durable, emit=emit))
+
+    @property
+    def path(self) -> Path:
+        return self.repo.path
+
+    def check(self) -> tuple[str, ...]:
+        """Puts the hub's own files back (also done before every git call). -> the names of those that differed."""
+        return self.repo.guard.check()
+
+    def sync(self) -> None:
+        """Everything written to the hub so far survives power loss (nothing with `durability: process`)."""
+        self.repo.sync()
+
+    # ---- the target and the person's repository ----------------------------------------------------------------------
+
+    def target(self) -> str:
+        """The commit on which the next attempt is based."""
+        return upstream.target_of(self.repo)
+
+    def refresh(self) -> upstream.Refreshed:
+        """Follows the person's target when that is safe. A network that fails is a value."""
+        return upstream.refresh(self.repo)
+
+    def merge_upstream(
+        self, held: Lane
+    ) -> upstream.UpstreamMerged | upstream.UpstreamUnchanged | upstream.UpstreamFenced | merging.Conflict:
+        """Both moved: merges theirs into ours, as the holder of the lane."""
+        return upstream.merge_upstream(self.repo, held)
+
+    def publish(self) -> publish.Published | publish.UpToDate | publish.Refused:
+        """Pushes our target to the person's repository, with a lease."""
+        return publish.publish(self.repo)
+
+    def unpublished(self) -> list[merging.Merge]:
+        """Merges that are not upstream yet, oldest first."""
+        return publish.unpublished(self.repo)
+
+    # ---- worktrees ---------------------------------------------------------------------------------------------------
+
+    def prepare(self, slot: str, uid: str, n: int, base: str) -> worktrees.Worktree:
+        """A clean worktree at `base` on a fresh branch. The caller proves first that nothing runs in the old one."""
+        return worktrees.prepare(self.repo, slot, uid, n, base)
+
+    def find(self, slot: str) -> worktrees.Worktree | None:
+        """The worktree that a slot was given last; None when there is none that may hold work."""
+        return worktrees.find(self.repo, slot)
+
+    def status(self, worktree: worktrees.Worktree) -> leftovers.WorktreeStatus:
+        """What the agent left."""
+        return leftovers.worktree_status(self.repo, worktree)
+
+    def commit_leftovers(self, worktree: worktrees.Worktree, message: str) -> leftovers.Leftovers:
+        """Commits what the agent left uncommitted."""
+        return leftovers.commit_leftovers(self.repo, worktree, message)
+
+    def salvage(self, worktree: worktrees.Worktree, uid: str, n: int) -> worktrees.Salvage:
+        """Saves everything unsaved of an attempt, durably; moves the tree aside when refs cannot hold it."""
+        return worktrees.salvage(self.repo, worktree, uid, n)
+
+    def policy(self, worktree: worktrees.Worktree, uid: str, n: int) -> tuple[Path, ...]:
+        """What an agent may write so that git works in its worktree. The paths exist."""
+        return writable(self.repo, worktree, uid)
+
+    def checkout_merged(self, sha: str) -> Path:
+        """A scratch worktree at a merge that was built, for the gates on it. Nothing in it is kept."""
+        return worktrees.scratch(self.repo, "merger", sha)
+
+    # ---- commits -----------------------------------------------------------------------------------------------------
+
+    def pin(self, uid: str, n: int, sha: str) -> None:
+        """Makes a result durable and keeps it, before any cell names it. Raises BrokenCommitError."""
+        history.pin(self.repo, uid, n, sha)
+
+    def faults(self, base: str, sha: str) -> tuple[str, ...]:
+        """Why a commit can never be merged; for the agent to read."""
+        return history.faults(self.repo, base, sha)
+
+    def changed_files(self, base: str, sha: str) -> list[history.Change]:
+        return history.changed_files(self.repo, base, sha)
+
+    def diff(self, base: str, sha: str) -> str:
+        return history.diff(self.repo, base, sha)
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether `new` contains `old`."""
+        return history.is_ancestor(self.repo, old, new)
+
+    def salvaged(self, uid: str) -> dict[str, str]:
+        """What was saved of an item: ref -> commit."""
+        return history.salvaged(self.repo, uid)
+
+    def retire(self, uid: str) -> int:
+        """Removes branches and pins of an item that is over. -> how many."""
+        return history.retire(self.repo, uid)
+
+    # ---- the lane (PROTOCOL, section 7) ------------------------------------------------------------------------------
+
+    def lane(self) -> Lane:
+        return read_lane(self.repo)
+
+    def swap_lane(self, old: Lane, epoch: str, pending: Mapping[str, Any] | None) -> Lane | None:
+        """m0, m5r. None: the lane is not `old` any more."""
+        return swap_lane(self.repo, old, epoch, pending)
+
+    def merged_as(self, tip: str, uid: str, n: int, sha: str) -> str | None:
+        """m2: the merge of this result on the first-parent line of `tip`."""
+        return merging.merged_as(self.repo, tip, uid, n, sha)
+
+    def build_merge(
+        self, onto: str, uid: str, n: int, sha: str, subject: str, body: str = ""
+    ) -> merging.Built | merging.Conflict:
+        """m3: a merge commit that nothing names yet."""
+        return merging.build_merge(self.repo, onto, uid, n, sha, subject, body)
+
+    def swap_target(self, held: Lane, new: str, old: str) -> Swap:
+        """m5: moves the target, if the lane is still `held`."""
+        return swap_target(self.repo, held, new, old)

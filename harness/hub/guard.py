@@ -1,0 +1,173 @@
+"""The hub's own files, put back when an agent has changed them.
+
+Git obeys `config`, hooks and attributes of the hub in every call, also in ours, and a filter driver set there cannot
+be switched off from outside. So what we wrote is kept a second time, outside anything an agent may write, and before
+each of our calls the hub is compared with it: by inode, size and times, so that an untouched hub costs some
+microseconds. What differs is restored, what is not ours removed, and both reported.
+
+Guarantee not given: an agent without a sandbox may change a file between this look and git's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from harness.errors import GitError
+from harness.logs import Event
+
+OURS = ("config", "HEAD", "info/exclude")
+"""Files with exactly our contents."""
+FORBIDDEN = (
+    "config.worktree",
+    "commondir",
+    "shallow",
+    "objects/info/alternates",
+    "objects/info/http-alternates",
+    "refs/replace",
+)
+"""Names that must not exist: each changes where git looks for settings, objects or parents."""
+FOLDERS: Mapping[str, frozenset[str]] = {"hooks": frozenset(), "info": frozenset({"exclude", "refs"})}
+"""Folders and the only names that may be in them (`info/refs` is written by `git gc` and read by nobody here)."""
+
+Signature: TypeAlias = tuple[int, ...]
+Emit: TypeAlias = Callable[..., None]
+"""`EventStream.emit`: an Event and plain values by name."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Guard:
+    """Compares one hub with our copy of its files."""
+
+    repository: Path
+    copies: Path
+    """Folder with our copies, named as in the hub."""
+    emit: Emit
+    project: str
+    _seen: dict[str, tuple[Signature | None, Signature | None]] = field(default_factory=dict, init=False)
+
+    def install(self, contents: Mapping[str, bytes]) -> None:
+        """Makes these the contents of OURS, first in our copy. Files that are right already are not touched."""
+        for name in OURS:
+            for base in (self.copies, self.repository):
+                if _read(base / name) != contents[name]:
+                    self._replace(base / name, contents[name])
+
+    def check(self) -> tuple[str, ...]:
+        """Restores what differs. -> the names that did."""
+        restored: list[str] = []
+        self._whole()
+        for name in OURS:
+            restored += self._compare(name)
+        for name in FORBIDDEN:
+            restored += self._forbid(self.repository / name)
+        for name, allowed in FOLDERS.items():
+            restored += self._only(self.repository / name, allowed)
+        for admin in _entries(self.repository / "worktrees"):
+            restored += self._forbid(self.repository / "worktrees" / admin / "config.worktree")
+        if restored:
+            self.emit(Event.HUB_TAMPERED, project=self.project, files=", ".join(restored))
+        return tuple(restored)
+
+    def _whole(self) -> None:
+        for name in ("objects", "refs"):
+            mode = _mode(self.repository / name)
+            if mode is None or not stat.S_ISDIR(mode):
+                raise GitError(
+                    f"the hub's {name}/ is missing or no folder",
+                    where=self.repository,
+                    remedy="restore state/ from a backup, or put the folder back",
+                )
+
+    def _compare(self, name: str) -> list[str]:
+        copy, file = self.copies / name, self.repository / name
+        seen = (_signature(copy), _signature(file))
+        if self._seen.get(name) == seen and None not in seen:
+            return []
+        wanted = _read(copy)
+        if wanted is None:
+            raise GitError(
+                "our copy of the hub's files is missing", where=copy, remedy="run: harnessctl fsck --repair"
+            )
+        same = _read(file) == wanted
+        if not same:
+            self._replace(file, wanted)
+        self._seen[name] = (_signature(copy), _signature(file))
+        return [] if same else [name]
+
+    def _forbid(self, path: Path) -> list[str]:
+        mode = _mode(path)
+        if mode is None:
+            return []
+        _remove(path, mode)
+        return [os.fsdecode(path.relative_to(self.repository))]
+
+    def _replace(self, path: Path, contents: bytes) -> None:
+        """Whole or not at all, whatever is there now. The draft lies with our copies: in the hub it would be foreign."""
+        for folder in (path.parent, self.copies):
+            folder.mkdir(parents=True, exist_ok=True)
+        mode = _mode(path)
+        if mode is not None and stat.S_ISDIR(mode):
+            _remove(path, mode)
+        draft = self.copies / f".draft.{os.getpid()}"
+        draft.write_bytes(contents)
+        os.replace(draft, path)
+
+    def _only(self, folder: Path, allowed: frozenset[str]) -> list[str]:
+        mode = _mode(folder)
+        found: list[str] = []
+        if mode is None or not stat.S_ISDIR(mode):
+            if mode is not None:
+                found = self._forbid(folder)
+            folder.mkdir(exist_ok=True)
+            return found
+        for name in _entries(folder):
+            if name not in allowed and not name.endswith(".lock"):
+                found += self._forbid(folder / name)
+        return found
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_mode
+    except OSError:
+        return None
+
+
+def _signature(path: Path) -> Signature | None:
+    try:
+        s = path.lstat()
+    except OSError:
+        return None
+    return (s.st_dev, s.st_ino, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+
+
+def _read(path: Path) -> bytes | None:
+    """The contents of a regular file; a link to one does not count."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(fd, "rb") as f:
+        return f.read() if stat.S_ISREG(os.fstat(fd).st_mode) else None
+
+
+def _remove(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()

@@ -1,0 +1,122 @@
+"""Questions about commits, and the pin that keeps a result for ever.
+
+Nothing here believes an agent: a result is checked for what a merge cannot hold before it is submitted.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from harness.errors import GitError
+from harness.hub.git import GitCommandError
+from harness.hub.repo import ATTEMPTS, BRANCHES, SALVAGED, Repo
+
+MAX_DIFF = 4 * 1024 * 1024
+_GITLINK = "160000"
+
+
+class BrokenCommitError(GitError):
+    """A commit that cannot be submitted: it is missing, or something that it reaches is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One path that differs between two commits."""
+
+    status: str
+    """A, M, D, R (renamed) or T (its type changed)."""
+    path: str
+    mode: str
+    """The new mode as git writes it (``100755``); the old one of a deleted path."""
+    was: str | None = None
+    """The name before a rename."""
+
+
+def changed_files(repo: Repo, base: str, sha: str) -> list[Change]:
+    """Every path that differs; a rename with both its names; links to nested repositories too."""
+    fields = iter(
+        repo.git("diff-tree", "-r", "-z", "--raw", "-M", "--ignore-submodules=none", base, sha).fields()
+    )
+    found = []
+    for what in fields:
+        old, new, _, _, letter = what.decode("ascii", "replace").lstrip(":").split(" ")
+        path = os.fsdecode(next(fields))
+        was = None
+        if letter[:1] == "R":
+            was, path = path, os.fsdecode(next(fields))
+        found.append(Change(status=letter[:1], path=path, mode=old if letter == "D" else new, was=was))
+    return found
+
+
+def diff(repo: Repo, base: str, sha: str) -> str:
+    """For people. Cut at 4 MiB; bytes that are no text are replaced."""
+    out = repo.git(
+        "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--stat", "--patch", base, sha, "--"
+    )
+    text = out.raw[:MAX_DIFF].decode("utf-8", "replace")
+    return text if len(out.raw) <= MAX_DIFF else text + "\n[cut]\n"
+
+
+def is_ancestor(repo: Repo, old: str, new: str) -> bool:
+    """Whether `new` contains `old` (a commit contains itself)."""
+    return old == new or repo.git("merge-base", "--is-ancestor", old, new, ok=(0, 1)).code == 0
+
+
+def faults(repo: Repo, base: str, sha: str) -> tuple[str, ...]:
+    """Why a commit cannot be merged, whatever the gates say; for the agent to read. Empty: nothing is wrong."""
+    found = []
+    if not is_ancestor(repo, base, sha):
+        found.append(f"the commit {sha[:12]} does not contain {base[:12]}, on which the work was to be based")
+    for change in changed_files(repo, base, sha):
+        if change.status == "D":
+            continue
+        if change.mode == _GITLINK:
+            found.append(f"{change.path} is a nested repository: commit its files, or remove it")
+        elif change.path == ".gitmodules":
+            found.append(".gitmodules: submodules are not supported")
+        elif any(_is_git_name(part) for part in change.path.split("/")):
+            found.append(f"{change.path}: git refuses to check out such a name")
+    return tuple(found)
+
+
+def _is_git_name(part: str) -> bool:
+    """Names that git does not write into a worktree, on any file system (CVE-2014-9390)."""
+    plain = part.casefold().rstrip(". ")
+    return plain in ("", ".git", "git~1") or part in (".", "..")
+
+
+def pin(repo: Repo, uid: str, n: int, sha: str) -> None:
+    """Makes a submitted commit durable and keeps it in `refs/harness/attempt/<uid>/<n>`, in this order.
+
+    Raises BrokenCommitError when it does not lead to all that it names (an agent can delete objects).
+    """
+    try:
+        repo.git("rev-list", "--objects", "--quiet", sha, "--not", repo.target)
+    except GitCommandError as e:
+        raise BrokenCommitError(
+            f"commit {sha} of {uid}.{n} cannot be read whole: {e.stderr.strip()[:300]}", where=repo.path
+        ) from e
+    name = f"{ATTEMPTS}/{uid}/{n}"
+    if repo.refs.read(name) == sha:
+        repo.sync()
+        return
+    repo.sync()
+    repo.change_refs([f"update {name} {sha}"])
+    repo.sync()
+
+
+def retire(repo: Repo, uid: str) -> int:
+    """Removes the branches and pins of an item whose merge (or cancellation) is decided; salvage stays. -> how many.
+
+    The commits of a merged item stay reachable from the target.
+    """
+    refs = {**repo.refs.below(f"{BRANCHES}/{uid}"), **repo.refs.below(f"{ATTEMPTS}/{uid}")}
+    if refs:
+        repo.change_refs(f"delete {name} {sha}" for name, sha in refs.items())
+    return len(refs)
+
+
+def salvaged(repo: Repo, uid: str) -> dict[str, str]:
+    """What was saved of an item: ref name -> commit."""
+    return repo.refs.below(f"{SALVAGED}/{uid}")

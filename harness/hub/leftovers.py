@@ -1,0 +1,132 @@
+"""What an agent left uncommitted becomes a commit of ours; and the state of its worktree, for whoever decides."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from harness.hub.git import Tree
+from harness.hub.repo import BRANCHES, Repo
+from harness.hub.slots import fault, head_of, in_progress, place_of
+from harness.hub.snapshot import copy_index, nested_in_index, snapshot, staged, status
+from harness.hub.worktrees import Worktree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorktreeStatus:
+    """A worktree as the agent left it. Paths as git prints them; bytes that are no text are surrogate-escaped."""
+
+    head: str | None
+    """The commit that is checked out: what the agent offers as its result."""
+    branch: str | None
+    """Without ``refs/heads/``; None: detached."""
+    tip: str | None
+    """Where the attempt's own branch is; differs from `head` when the agent switched away."""
+    changed: tuple[str, ...] = ()
+    untracked: tuple[str, ...] = ()
+    """Neither ignored nor a cache to keep; nested repositories end with a slash."""
+    nested: tuple[str, ...] = ()
+    """Repositories inside of the worktree: their files cannot be committed."""
+    in_progress: str = ""
+    """``rebase``, ``merge``, ...: a git command that was not finished."""
+    fault: str = ""
+    """Why it is no worktree of ours any more ("missing", ".git was changed")."""
+
+    @property
+    def dirty(self) -> tuple[str, ...]:
+        """Tracked files that differ from what is checked out; `.git` when it is no worktree of ours any more."""
+        return (*self.changed, ".git") if self.fault else self.changed
+
+    @property
+    def clean(self) -> bool:
+        return not (self.changed or self.untracked or self.nested or self.in_progress or self.fault)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftovers:
+    """The result of `commit_leftovers`."""
+
+    sha: str | None
+    """The new commit; None: there was nothing to commit, or it could not be committed (see the rest)."""
+    head: str | None
+    """What is checked out now."""
+    nested: tuple[str, ...] = ()
+    in_progress: str = ""
+    fault: str = ""
+
+
+def agent_tree(repo: Repo, worktree: Worktree) -> Tree:
+    """The worktree with the agent's own index: what it staged and unstaged counts."""
+    admin = repo.path / "worktrees" / worktree.admin
+    return Tree(path=worktree.path, admin=admin, index=admin / "index")
+
+
+def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
+    tree = agent_tree(repo, worktree)
+    head = head_of(repo, tree.admin)
+    branch = head.branch.removeprefix("refs/heads/") if head.branch else None
+    tip = repo.refs.read(f"{BRANCHES}/{worktree.uid}/{worktree.n}")
+    wrong = fault(tree)
+    if wrong:
+        return WorktreeStatus(head=head.sha, branch=branch, tip=tip, fault=wrong)
+    seen = status(repo, _private(repo, worktree, tree), ignored=False)
+    return WorktreeStatus(
+        head=head.sha,
+        branch=branch,
+        tip=tip,
+        changed=tuple(map(os.fsdecode, seen.changed)),
+        untracked=tuple(map(os.fsdecode, (*seen.untracked, *seen.nested))),
+        nested=tuple(map(os.fsdecode, seen.nested)),
+        in_progress=in_progress(tree.admin),
+    )
+
+
+def commit_leftovers(repo: Repo, worktree: Worktree, message: str) -> Leftovers:
+    """Commits everything uncommitted and not ignored on top of what is checked out.
+
+    Not in the middle of a rebase or merge, whose half is nobody's result. Nested repositories are left out and named.
+    The agent's own branch moves along; from any other place (a detached HEAD, somebody else's branch) HEAD is
+    detached at the new commit, so that no branch but the attempt's can be moved by a HEAD that points there.
+    """
+    tree = agent_tree(repo, worktree)
+    head = head_of(repo, tree.admin)
+    wrong = fault(tree) or ""
+    unfinished = in_progress(tree.admin)
+    if wrong or unfinished:
+        return Leftovers(sha=None, head=head.sha, in_progress=unfinished, fault=wrong)
+    work = _private(repo, worktree, tree)
+    seen = status(repo, work, ignored=False)
+    nested = tuple(map(os.fsdecode, seen.nested))
+    if not seen.dirty:
+        return Leftovers(sha=None, head=head.sha, nested=nested)
+    links = staged(repo, work, head.sha).gitlinks if nested_in_index(repo, work) else ()
+    if links:  # `git add` of a nested repository stages a link to a commit that nobody else has
+        repo.git("update-index", "--force-remove", "-z", "--stdin", tree=work, stdin=b"\0".join(links))
+        nested += tuple(map(os.fsdecode, links))
+    written = snapshot(repo, work, (*seen.nested, *links))
+    if head.sha and repo.git("rev-parse", f"{head.sha}^{{tree}}").text == written:
+        return Leftovers(sha=None, head=head.sha, nested=nested)
+    parents = ("-p", head.sha) if head.sha else ()
+    sha = repo.git("commit-tree", written, *parents, "-F", "-", stdin=message.encode("utf-8", "replace")).text
+    own = head.branch is not None and head.branch.startswith(f"{BRANCHES}/{worktree.uid}/")
+    if own and head.branch and not repo.refs.symbolic(head.branch):
+        line = f"update {head.branch} {sha} {head.sha or '0' * len(sha)}"
+    else:
+        line = f"update HEAD {sha}"
+    repo.git(
+        "update-ref",
+        "--stdin",
+        "-m",
+        "harness: commit",
+        tree=work,
+        stdin=f"option no-deref\n{line}\n".encode(),
+    )
+    copy_index(work.index, tree.admin / "index")
+    return Leftovers(sha=sha, head=sha, nested=nested)
+
+
+def _private(repo: Repo, worktree: Worktree, tree: Tree) -> Tree:
+    """The same with a copy of the agent's index: its locks do not stop us, and a crash changes nothing of its own."""
+    index = place_of(repo, worktree.slot).index.with_suffix(".agent")
+    copy_index(tree.index, index)
+    return Tree(path=tree.path, admin=tree.admin, index=index)

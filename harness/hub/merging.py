@@ -1,0 +1,179 @@
+"""Merge commits: how they are made, and how one is recognised later.
+
+A merge of ours has exactly two parents, the target as it was and the submitted commit, and ends with two trailers. It
+is recognised on the first-parent line by trailers *and* second parent: agents write commit messages too, but no commit
+of theirs ever stands on that line.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from harness.hub.git import IDENTITY, GitCommandError
+from harness.hub.repo import Repo
+
+ITEM, ATTEMPT = "Harness-Item", "Harness-Attempt"
+TITLES = 20
+MAX_BODY = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A merge commit, not yet on the target."""
+
+    sha: str
+    tree: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """The two sides cannot be merged."""
+
+    files: tuple[str, ...]
+    titles: tuple[str, ...]
+    """What was merged meanwhile: the target's commits that touched these files since the fork, newest first."""
+    submitted: tuple[str, ...]
+    """The same for the side to be merged."""
+    messages: str
+    """What git says about each file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """One merge of ours on the target."""
+
+    uid: str
+    n: int
+    sha: str
+    """The merge commit."""
+    submitted: str
+    subject: str
+
+
+def build_merge(
+    repo: Repo, onto: str, uid: str, n: int, sha: str, subject: str, body: str = ""
+) -> Built | Conflict:
+    """Merges `sha` into `onto`, without a worktree, always as a merge commit. The same arguments give the same commit
+    (unless a parent's date lies in the future)."""
+    parts = [" ".join(subject.split()) or f"{uid}: merge", body.replace("\0", "").strip()[:MAX_BODY]]
+    message = "\n\n".join(part for part in (*parts, f"{ITEM}: {uid}\n{ATTEMPT}: {n}") if part) + "\n"
+    return join(repo, onto, sha, message)
+
+
+def join(repo: Repo, onto: str, sha: str, message: str) -> Built | Conflict:
+    """A commit with the parents `onto` and `sha`."""
+    try:
+        out = repo.git("merge-tree", "--write-tree", "-z", "--name-only", "--messages", onto, sha, ok=(0, 1))
+    except GitCommandError as e:
+        if "unrelated histories" not in e.stderr:
+            raise
+        return Conflict(files=(), titles=(), submitted=(), messages="the two have no commit in common")
+    fields = out.raw.split(b"\0")
+    tree = fields[0].decode("ascii")
+    if out.code == 1:
+        return _conflict(repo, onto, sha, fields[1:])
+    date = f"@{_date(repo, onto, sha)} +0000"
+    made = repo.git(
+        "commit-tree",
+        tree,
+        "-p",
+        onto,
+        "-p",
+        sha,
+        "-F",
+        "-",
+        stdin=message.encode("utf-8", "replace"),
+        env={**IDENTITY, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date},
+    )
+    return Built(sha=made.text, tree=tree)
+
+
+def _date(repo: Repo, onto: str, sha: str) -> int:
+    """The later of the parents' dates: two mergers build the same commit. An agent's clock may not lead us ahead."""
+    dates = repo.git("log", "--no-walk=unsorted", "--format=%ct", onto, sha).text.split()
+    return min(max(map(int, dates)), int(repo.clock.wall()))
+
+
+def _conflict(repo: Repo, onto: str, sha: str, fields: list[bytes]) -> Conflict:
+    """Sections of `merge-tree -z`: conflicted paths, an empty field, then (count, paths..., kind, text) for each message."""
+    end = fields.index(b"")
+    files = tuple(dict.fromkeys(map(os.fsdecode, fields[:end])))
+    texts = []
+    rest = fields[end + 1 :]
+    while len(rest) > 2 and rest[0].isdigit():
+        count = int(rest[0])
+        texts.append(rest[count + 2].decode("utf-8", "replace").strip())
+        rest = rest[count + 3 :]
+    return Conflict(
+        files=files,
+        titles=_titles(repo, sha, onto, files),
+        submitted=_titles(repo, onto, sha, files),
+        messages="\n".join(t for t in texts if not t.startswith("Auto-merging ")),
+    )
+
+
+def _titles(repo: Repo, without: str, of: str, files: tuple[str, ...]) -> tuple[str, ...]:
+    out = repo.git(
+        "log",
+        f"-{TITLES}",
+        "--no-merges",
+        "--format=%s",
+        "--end-of-options",
+        f"{without}..{of}",
+        "--",
+        *files[:100],
+        env={"GIT_LITERAL_PATHSPECS": "1"},
+    )
+    return tuple(line for line in out.raw.decode("utf-8", "replace").split("\n") if line)
+
+
+def merged_as(repo: Repo, tip: str, uid: str, n: int, sha: str) -> str | None:
+    """m2: the merge of attempt n with exactly this commit on the first-parent line of `tip`, or None.
+
+    Only what `sha` does not contain is looked at: its merge is never among its own ancestors.
+    """
+    for merge in _merges(repo, tip, sha, "--fixed-strings", f"--grep={ITEM}: {uid}"):
+        if (merge.uid, merge.n, merge.submitted) == (uid, n, sha):
+            return merge.sha
+    return None
+
+
+def merges_between(repo: Repo, old: str | None, new: str) -> list[Merge]:
+    """Our merges on the first-parent line of `new` that `old` does not have, oldest first."""
+    return _merges(repo, new, old, "--reverse")
+
+
+def _merges(repo: Repo, tip: str, since: str | None, *options: str) -> list[Merge]:
+    out = repo.git(
+        "log",
+        "--first-parent",
+        "--min-parents=2",
+        "--max-parents=2",
+        "-z",
+        "--format=%H %P%n%B",
+        *options,
+        f"{since}..{tip}" if since else tip,
+        "--",
+    )
+    found = []
+    for entry in out.raw.split(b"\0"):
+        head, _, message = entry.decode("utf-8", "replace").partition("\n")
+        words = head.split()
+        trailers = message.rstrip("\n").split("\n")[-2:]
+        if len(words) != 3 or len(trailers) != 2:
+            continue
+        item, attempt = trailers
+        number = attempt.removeprefix(f"{ATTEMPT}: ")
+        if not item.startswith(f"{ITEM}: ") or not number.isdecimal() or number == attempt:
+            continue
+        found.append(
+            Merge(
+                uid=item.removeprefix(f"{ITEM}: "),
+                n=int(number),
+                sha=words[0],
+                submitted=words[2],
+                subject=message.split("\n", 1)[0],
+            )
+        )
+    return found

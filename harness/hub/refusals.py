@@ -1,0 +1,116 @@
+"""What we cannot work on is refused before any work is lost on it, with what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import ConfigError, TryAgainError
+from harness.hub.git import GitCommandError, Output
+from harness.hub.repo import Repo
+
+
+def refuse_own_folders(repo: Repo) -> None:
+    if not repo.local:
+        return
+    path = Path(repo.project.path)
+    where = f"projects.{repo.project.name}.path"
+    if not path.exists():
+        raise ConfigError(
+            f"{path} does not exist", where=where, remedy=f"clone the repository there, or correct {where}"
+        )
+    for own in (repo.layout.state, repo.layout.queue):
+        if own.resolve() in (path.resolve(), *path.resolve().parents):
+            raise ConfigError(
+                f"{path} is inside of our own {own.name}/",
+                where=where,
+                remedy="name the clone that people work in",
+            )
+
+
+def ask(repo: Repo, *args: str, ok: tuple[int, ...] = (0,)) -> Output:
+    """A question to the person's local repository, under their own configuration. Reads only."""
+    return repo.git.elsewhere(Path(repo.project.path), *args, ok=ok)
+
+
+def inspect(repo: Repo) -> None:
+    """Refuses a local path that is no repository of the kind we can work on."""
+    path, target = repo.project.path, repo.project.target
+    where = f"projects.{repo.project.name}.path"
+    try:
+        said = ask(
+            repo,
+            "rev-parse",
+            "--is-bare-repository",
+            "--is-shallow-repository",
+            "--absolute-git-dir",
+            "--show-cdup",
+        )
+    except GitCommandError as e:
+        if "dubious ownership" in e.stderr:
+            raise ConfigError(
+                f"{path} belongs to another user, git refuses to use it",
+                where=where,
+                remedy=f"git config --global --add safe.directory {path}",
+            ) from e
+        raise ConfigError(
+            f"{path} is not a git repository", where=where, remedy=f"git init {path}, or correct {where}"
+        ) from e
+    bare, shallow, folder, *up = said.text.split("\n")
+    if any(up) or (bare == "true" and Path(folder) != Path(path).resolve()):
+        raise ConfigError(
+            f"{path} lies inside of a repository, it is not the top of one",
+            where=where,
+            remedy="name the top folder",
+        )
+    if shallow == "true":
+        raise ConfigError(
+            f"{path} is a shallow clone: merges need the history",
+            where=where,
+            remedy=f"git -C {path} fetch --unshallow",
+        )
+    if ask(repo, "rev-parse", "--verify", "-q", f"refs/heads/{target}^{{commit}}", ok=(0, 1)).code:
+        branches = ask(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads").text.split("\n")
+        refuse_target(repo, [branch for branch in branches if branch])
+
+
+def refuse_target(repo: Repo, branches: list[str]) -> None:
+    where = f"projects.{repo.project.name}.target"
+    if not branches:
+        raise ConfigError(
+            f"{repo.project.path} has no commit yet",
+            where=f"projects.{repo.project.name}.path",
+            remedy="make a first commit: git commit --allow-empty -m start",
+        )
+    raise ConfigError(
+        f"{repo.project.path} has no branch {repo.project.target}",
+        where=where,
+        remedy="its branches: " + ", ".join(sorted(branches)[:20]),
+    )
+
+
+def check_tree(repo: Repo, commit: str) -> None:
+    """Refuses what a worktree of ours would not hold whole: submodules and files stored with git-lfs."""
+    where = f"projects.{repo.project.name}.path"
+    if repo.git("ls-tree", "--name-only", commit, "--", ".gitmodules").raw:
+        raise ConfigError(
+            f"{repo.project.path} uses submodules, which harness does not support",
+            where=where,
+            remedy="use a branch without .gitmodules as `target`, or vendor the submodules (git subtree)",
+        )
+    found = repo.git(
+        "grep", "-I", "-l", "-E", r"\bfilter *= *lfs\b", commit, "--", ":(glob)**/.gitattributes", ok=(0, 1)
+    )
+    if found.code == 0:
+        raise ConfigError(
+            f"{repo.project.path} stores files with git-lfs, which harness does not support",
+            where=where,
+            remedy="use a branch without `filter=lfs` in .gitattributes as `target`, or git lfs migrate export",
+        )
+
+
+def unreachable(repo: Repo, error: GitCommandError) -> TryAgainError:
+    return TryAgainError(
+        f"{repo.project.path} cannot be fetched: {error.stderr.strip()[-500:]}",
+        where=f"projects.{repo.project.name}.path",
+        remedy=f"try it as the same user: git ls-remote {repo.project.path}",
+    )

@@ -1,0 +1,233 @@
+"""Saves what an attempt left in its worktree: nothing that an agent made is destroyed without a ref to it.
+
+Saved under `refs/harness/salvage/<uid>/<n>/<kind>-<sha>`; names carry the content, so that saving again adds nothing:
+
+* ``tree``: uncommitted and untracked files (not ignored ones), as a commit on top of HEAD.
+* ``index``: what was staged, when it differs from HEAD.
+* ``head``, ``branch``: tips that are not the pinned result. ``lost``: commits that only the reflog knows.
+* ``stash``: entries of the one stash that all worktrees share, when their branch is the attempt's; those are dropped.
+
+What cannot be put into a ref (nested repositories, an unfinished rebase, a damaged worktree) is left where it is, and
+the caller moves the whole tree aside.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import GitError
+from harness.hub.git import GitCommandError, GitInterrupted, Tree
+from harness.hub.refs import is_sha
+from harness.hub.repo import ATTEMPTS, BRANCHES, SALVAGED, Repo
+from harness.hub.slots import fault, head_of, in_progress
+from harness.hub.snapshot import Status, nested_in_index, read_status, snapshot, staged
+from harness.logs import Event
+
+_STASHED = re.compile(rb"^(?:WIP on|On) (?:refs/heads/)?harness/([a-z0-9-]+)/")
+_PLAIN = re.compile(rb"(commit|commit \((initial|merge)\)|checkout|cherry-pick|merge [^:]*): ?")
+"""Reflog messages after which the commit before is still reachable from the one after (amend, reset, rebase are not)."""
+SHORT = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """What became of a worktree's contents."""
+
+    at: str | None
+    """A commit that holds exactly what the tree holds (ignored files apart); None when there is none."""
+    refs: tuple[str, ...] = ()
+    """Names of the refs that were added."""
+    ignored: tuple[bytes, ...] = ()
+    """Ignored paths at the top of what is ignored; folders end with a slash."""
+    why_not: str = ""
+    """Why the worktree as it is must be kept: what could not be put into a ref."""
+
+
+@dataclass(slots=True)
+class _Collector:
+    """Refs to be made, one for each commit that nothing of ours names yet."""
+
+    repo: Repo
+    uid: str
+    n: int
+    known: set[str]
+    lines: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, sha: str) -> None:
+        if sha in self.known:
+            return
+        self.known.add(sha)
+        name = f"{SALVAGED}/{self.uid}/{self.n}/{kind}-{sha[:SHORT]}"
+        self.names.append(name)
+        self.lines.append(f"update {name} {sha}")
+
+
+def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str) -> Saved:
+    """Puts everything unsaved into refs, durably. Changes no file of the worktree. May be called any number of times.
+
+    Afterwards our index (`tree.index`) describes the tree as it is, when `at` is set.
+    """
+    why_not = fault(tree) or ""
+    known = {
+        base,
+        *repo.refs.below(f"{ATTEMPTS}/{uid}").values(),
+        *repo.refs.below(f"{SALVAGED}/{uid}").values(),
+    }
+    found = _Collector(repo, uid, n, known)
+    head = head_of(repo, tree.admin) if tree.admin.is_dir() else None
+    at = head.sha if head else None
+    status = Status()
+    if not why_not:
+        try:
+            at, status, why_not = _contents(repo, tree, base, at, found)
+        except GitInterrupted:
+            raise
+        except GitError as e:
+            at, why_not = None, f"git cannot read it: {e.what[:300]}"
+    if head and head.sha:
+        _commits(repo, tree, head.sha, at, found)
+    for sha in repo.refs.below(f"{BRANCHES}/{uid}").values():
+        found.add("branch", sha)
+    stashes = _stashes(repo, uid)
+    for sha in stashes:
+        found.add("stash", sha)
+    _write(repo, found)
+    for sha in stashes:
+        _drop_stash(repo, sha)
+    return Saved(at=None if why_not else at, refs=tuple(found.names), ignored=status.ignored, why_not=why_not)
+
+
+def _contents(
+    repo: Repo, tree: Tree, base: str, head: str | None, found: _Collector
+) -> tuple[str | None, Status, str]:
+    """Files: -> (commit that equals the tree, status, why the tree must be kept)."""
+    unfinished = in_progress(tree.admin)
+    own_index = Tree(path=tree.path, admin=tree.admin, index=tree.admin / "index")
+    difference = staged(repo, own_index, head)
+    if difference.entries and not difference.unmerged:
+        index_tree = repo.git("write-tree", tree=own_index).text
+        found.add(
+            "index",
+            _commit(repo, index_tree, head, f"Staged, not committed, by attempt {found.uid}.{found.n}"),
+        )
+    status = read_status(repo, tree, base, head)
+    nested = (*status.nested, *difference.gitlinks, *nested_in_index(repo, tree))
+    at = head
+    if status.dirty:
+        written = snapshot(repo, tree, status.nested)
+        at = _commit(repo, written, head, f"Uncommitted work of attempt {found.uid}.{found.n}")
+        found.add("tree", at)
+    if nested:
+        return at, status, "it holds nested repositories: " + ", ".join(map(os.fsdecode, nested[:5]))
+    return at, status, f"a {unfinished} is not finished" if unfinished else ""
+
+
+def _commit(repo: Repo, tree_sha: str, parent: str | None, message: str) -> str:
+    parents = ("-p", parent) if parent else ()
+    return repo.git("commit-tree", tree_sha, *parents, "-m", message).text
+
+
+def _commits(repo: Repo, tree: Tree, head: str, at: str | None, found: _Collector) -> None:
+    """HEAD, and commits that only the reflog of the worktree still knows."""
+    if at is None or at == head:
+        found.add("head", head)
+    shas, plain = _reflog(tree.admin / "logs" / "HEAD")
+    candidates = [sha for sha in dict.fromkeys(shas) if sha not in found.known and sha != head]
+    if not candidates or plain:
+        return
+    out = repo.git(
+        "rev-list",
+        "--ignore-missing",
+        "--parents",
+        "--stdin",
+        stdin="".join(f"{line}\n" for line in (*candidates, "--not", head, *sorted(found.known))).encode(),
+        ok=(0, 128),  # a forged reflog names what is no commit
+    )
+    listed = [line.split() for line in out.text.split("\n") if line]
+    parents = {parent for words in listed for parent in words[1:]}
+    for words in listed:
+        if words[0] in candidates and words[0] not in parents:
+            found.add("lost", words[0])
+
+
+def _reflog(path: Path) -> tuple[list[str], bool]:
+    """-> (the commits HEAD was at, oldest first; whether each is certainly reachable from the last)."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return [], True
+    shas: list[str] = []
+    plain = True
+    for line in lines:
+        head, _, message = line.partition(b"\t")
+        words = head.split(b" ")
+        if len(words) > 1 and is_sha(words[1].decode("ascii", "replace")):
+            old, new = words[0].decode(), words[1].decode()
+            moved_back = message.startswith(b"checkout") and old != new
+            plain = plain and _PLAIN.match(message) is not None and not moved_back
+            shas.append(new)
+    return shas, plain
+
+
+def _stashes(repo: Repo, uid: str) -> list[str]:
+    """Stash entries made on a branch of this item, newest first."""
+    try:
+        lines = (repo.path / "logs/refs/stash").read_bytes().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in reversed(lines):
+        head, _, message = line.partition(b"\t")
+        branch = _STASHED.match(message)
+        if branch and branch[1].decode() == uid:
+            found.append(head.split(b" ")[1].decode())
+    return found
+
+
+def _drop_stash(repo: Repo, sha: str) -> None:
+    """Drops one entry by its content. Positions shift when another agent stashes at this moment: what was dropped in
+    its place is put back."""
+    try:
+        entries = (repo.path / "logs/refs/stash").read_bytes().splitlines()[::-1]
+    except OSError:
+        return
+    positions = [i for i, line in enumerate(entries) if line.split(b" ")[1].decode() == sha]
+    if not positions:
+        return
+    dropped = f"refs/stash@{{{positions[0]}}}"
+    there = repo.git("rev-parse", "--verify", "-q", dropped, ok=(0, 1)).text
+    if there != sha:
+        return  # somebody stashed in between; the next look finds it at its new place
+    repo.git("reflog", "delete", "--updateref", "--rewrite", dropped)
+    if not (repo.path / "logs/refs/stash").read_bytes().strip():
+        tip = repo.refs.read("refs/stash")
+        if tip is not None:
+            repo.git("update-ref", "-d", "refs/stash", tip, ok=(0, 1, 128))
+
+
+def _write(repo: Repo, found: _Collector) -> None:
+    if not found.lines:
+        return
+    repo.sync()
+    try:
+        repo.change_refs(found.lines)
+    except GitCommandError:
+        # One commit that is damaged must not keep the others from being saved.
+        for line, name in zip(list(found.lines), list(found.names), strict=True):
+            try:
+                repo.change_refs([line])
+            except GitCommandError:
+                found.names.remove(name)
+    repo.sync()
+    if found.names:
+        repo.emit(
+            Event.WORK_SALVAGED,
+            project=repo.project.name,
+            uid=found.uid,
+            n=found.n,
+            refs=" ".join(found.names),
+        )

@@ -1,0 +1,193 @@
+"""What we remember of each slot's worktree, and what its admin directory must look like.
+
+The record says whose work a worktree may hold. It is written before the tree is touched and after it is whole:
+
+* ``switching``: proved to hold nothing of value, and being changed. A crash leaves garbage that may be thrown away.
+* ``ready``: an agent may have worked in it. Nothing in it may be lost.
+
+Records and indexes are notes, not truth: without them a worktree counts as unknown, and is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from harness.hub.git import Tree
+from harness.hub.refs import is_sha
+from harness.hub.repo import Repo
+from harness.procs import boot_id
+
+IN_PROGRESS = {
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "BISECT_LOG": "bisect",
+    "sequencer": "sequence",
+}
+"""Files of an admin directory -> the command of git that is not finished."""
+LEFT_BEHIND = (
+    "ORIG_HEAD",
+    "FETCH_HEAD",
+    "COMMIT_EDITMSG",
+    "MERGE_MSG",
+    "MERGE_RR",
+    "AUTO_MERGE",
+    "SQUASH_MSG",
+    "locked",
+)
+
+
+class Phase(StrEnum):
+    SWITCHING = "switching"  # prepare makes it ready, or throws the tree away
+    READY = "ready"  # the next prepare saves what is in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """The record of one slot. Scratch trees have no uid and n = 0."""
+
+    phase: Phase
+    uid: str
+    n: int
+    base: str
+    admin: str
+    """Name of the admin directory in the hub; "" while it is not known."""
+    boot: str
+    """Boot in which the index was written: after a power loss its times prove nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The paths of one slot."""
+
+    name: str
+    tree: Path
+    record: Path
+    index: Path
+    """Our index of the worktree. The agent's own, in the admin directory, can hide changes."""
+
+    def read(self) -> Slot | None:
+        try:
+            data = json.loads(self.record.read_bytes())
+            return Slot(
+                phase=Phase(data["phase"]),
+                uid=str(data["uid"]),
+                n=int(data["n"]),
+                base=str(data["base"]),
+                admin=str(data["admin"]),
+                boot=str(data["boot"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):  # torn by a power loss, or never written: unknown
+            return None
+
+    def write(self, *, phase: Phase, uid: str, n: int, base: str, admin: str) -> Slot:
+        slot = Slot(phase=phase, uid=uid, n=n, base=base, admin=admin, boot=boot_id())
+        draft = self.record.with_suffix(".new")
+        draft.write_text(json.dumps({"v": 1, **asdict(slot)}) + "\n")
+        os.replace(draft, self.record)
+        return slot
+
+    def forget(self) -> None:
+        for path in (self.record, self.index):
+            path.unlink(missing_ok=True)
+
+
+def place_of(repo: Repo, name: str) -> Place:
+    folder = repo.shelf / "slots"
+    folder.mkdir(exist_ok=True)
+    return Place(
+        name=name,
+        tree=repo.layout.worktree(repo.project.name, name),
+        record=folder / f"{name}.json",
+        index=folder / f"{name}.index",
+    )
+
+
+def tree_of(repo: Repo, place: Place, admin: str) -> Tree:
+    return Tree(path=place.tree, admin=repo.path / "worktrees" / admin, index=place.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Where HEAD of a worktree is. `sha` is None on a branch without commits (or a damaged one)."""
+
+    branch: str | None
+    """Full ref name; None: detached."""
+    sha: str | None
+
+
+def head_of(repo: Repo, admin: Path) -> Head:
+    """Reads HEAD as a file: a symbolic one is followed once, and never through a planted symbolic branch."""
+    try:
+        text = (admin / "HEAD").read_text(errors="surrogateescape").strip()
+    except OSError:
+        return Head(branch=None, sha=None)
+    if text.startswith("ref:"):
+        name = text[4:].strip()
+        if not name.startswith("refs/heads/") or ".." in name:
+            return Head(branch=None, sha=None)
+        return Head(branch=name, sha=repo.refs.read(name))
+    return Head(branch=None, sha=text if is_sha(text) else None)
+
+
+def fault(tree: Tree) -> str | None:
+    """Why this is not the worktree that we made, by its files alone; None when it is."""
+    try:
+        if not stat.S_ISDIR(tree.path.lstat().st_mode):
+            return "not a folder"
+    except OSError:
+        return "missing"
+    if not tree.admin.name or not tree.admin.is_dir() or tree.admin.is_symlink():
+        return "its admin directory is missing"
+    expected = {
+        tree.path / ".git": f"gitdir: {tree.admin}\n",
+        tree.admin / "gitdir": f"{tree.path / '.git'}\n",
+        tree.admin / "commondir": "../..\n",
+    }
+    for file, contents in expected.items():
+        try:
+            if file.is_symlink() or file.read_text(errors="replace") != contents:
+                return f"{file.name} was changed"
+        except OSError:
+            return f"{file.name} is missing"
+    return None
+
+
+def in_progress(admin: Path) -> str:
+    """The git command that was left unfinished in a worktree, or ""."""
+    for name, command in IN_PROGRESS.items():
+        if os.path.lexists(admin / name):
+            return command
+    return ""
+
+
+def scrub(admin: Path) -> None:
+    """Makes an admin directory as a new one: the last attempt's messages, reflog and locks are not the next one's."""
+    for name in LEFT_BEHIND:
+        with contextlib.suppress(OSError):
+            (admin / name).unlink()
+    with contextlib.suppress(OSError):
+        (admin / "logs" / "HEAD").unlink()
+    for entry in os.scandir(admin):
+        if entry.name.endswith(".lock") and not entry.is_dir(follow_symlinks=False):
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+
+
+def admins_at(repo: Repo, tree: Path) -> list[Path]:
+    """Admin directories that say they belong to the worktree at this path."""
+    found = []
+    with contextlib.suppress(OSError):
+        for admin in sorted((repo.path / "worktrees").iterdir()):
+            with contextlib.suppress(OSError):
+                if (admin / "gitdir").read_text(errors="replace").strip() == str(tree / ".git"):
+                    found.append(admin)
+    return found

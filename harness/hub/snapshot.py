@@ -1,0 +1,150 @@
+"""What a worktree holds, as git sees it, and how it becomes a tree object.
+
+All calls name the worktree's directories and an index; none runs anything inside a nested repository.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.hub.git import GitCommandError, Tree
+from harness.hub.repo import Repo
+
+_GITLINK = b"\x00\x00\xe0\x00"
+"""Mode 160000 as it stands in an index entry: gitformat-index(5)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """`git status`, reduced to what we decide by. Paths are bytes: names need not be text."""
+
+    changed: tuple[bytes, ...] = ()
+    untracked: tuple[bytes, ...] = ()
+    ignored: tuple[bytes, ...] = ()
+    nested: tuple[bytes, ...] = ()
+    """Untracked repositories inside the worktree."""
+
+    @property
+    def dirty(self) -> bool:
+        """There are files that differ from HEAD and can be committed."""
+        return bool(self.changed or self.untracked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """How an index differs from HEAD."""
+
+    entries: int
+    unmerged: bool
+    gitlinks: tuple[bytes, ...]
+
+
+def read_status(repo: Repo, tree: Tree, base: str, head: str | None) -> Status:
+    """Compares the worktree with HEAD by *our* index, which no agent can have told to look away.
+
+    The index describes `base` from the last time (with file times, which makes this fast); it is moved to `head` first.
+    """
+    if head is None:
+        repo.git("read-tree", "--empty", tree=tree)
+    elif head != base or not tree.index.exists():
+        try:
+            repo.git("read-tree", "-m", head, tree=tree)
+        except GitCommandError:
+            tree.index.unlink(missing_ok=True)  # damaged by a power loss: everything is compared by content
+            repo.git("read-tree", head, tree=tree)
+    return status(repo, tree)
+
+
+def status(repo: Repo, tree: Tree, *, ignored: bool = True) -> Status:
+    """One `git status`. It may write the index that it is given: later calls need its file times."""
+    out = repo.git(
+        "status",
+        "--porcelain=v2",
+        "-z",
+        "--untracked-files=all",
+        f"--ignored={'matching' if ignored else 'no'}",
+        "--ignore-submodules=all",
+        "--no-renames",
+        tree=tree,
+        env={"GIT_OPTIONAL_LOCKS": "1"},
+    )
+    return parse_status(out.fields())
+
+
+def parse_status(fields: list[bytes]) -> Status:
+    """Fields of ``git status --porcelain=v2 -z --untracked-files=all``; there, only a repository ends with a slash."""
+    changed: list[bytes] = []
+    untracked: list[bytes] = []
+    ignored: list[bytes] = []
+    nested: list[bytes] = []
+    for entry in fields:
+        kind = entry[:2]
+        if kind == b"1 ":
+            changed.append(entry.split(b" ", 8)[8])
+        elif kind == b"u ":
+            changed.append(entry.split(b" ", 10)[10])
+        elif kind == b"? ":
+            (nested if entry.endswith(b"/") else untracked).append(entry[2:])
+        elif kind == b"! ":
+            ignored.append(entry[2:])
+    return Status(
+        changed=tuple(changed), untracked=tuple(untracked), ignored=tuple(ignored), nested=tuple(nested)
+    )
+
+
+def staged(repo: Repo, tree: Tree, head: str | None) -> Staged:
+    """Whether an index (the agent's) holds what HEAD does not."""
+    if not tree.index.exists():
+        return Staged(entries=0, unmerged=False, gitlinks=())
+    against = head or repo.git("hash-object", "-t", "tree", "/dev/null").text
+    fields = repo.git(
+        "diff-index", "--cached", "--raw", "-z", "--ignore-submodules=none", against, tree=tree
+    ).fields()
+    gitlinks: list[bytes] = []
+    unmerged = False
+    for what, path in zip(fields[::2], fields[1::2], strict=True):
+        words = what.split(b" ")
+        unmerged = unmerged or words[4][:1] == b"U"
+        if words[1] == b"160000":
+            gitlinks.append(path)
+    return Staged(entries=len(fields) // 2, unmerged=unmerged, gitlinks=tuple(gitlinks))
+
+
+def nested_in_index(repo: Repo, tree: Tree) -> tuple[bytes, ...]:
+    """Nested repositories that are committed (or staged) as bare links."""
+    try:
+        if _GITLINK not in tree.index.read_bytes():  # nearly always: no process needed
+            return ()
+    except OSError:
+        return ()
+    entries = repo.git("ls-files", "--stage", "-z", tree=tree).fields()
+    return tuple(entry.partition(b"\t")[2] for entry in entries if entry.startswith(b"160000 "))
+
+
+def snapshot(repo: Repo, tree: Tree, without: tuple[bytes, ...]) -> str:
+    """The worktree as a tree object, ignored files and the given nested repositories left out. `tree.index` then
+    describes it."""
+    excluded = [":(top,exclude,literal)" + os.fsdecode(path.rstrip(b"/")) for path in without]
+    repo.git(
+        "add",
+        "--all",
+        "--pathspec-from-file=-",
+        "--pathspec-file-nul",
+        tree=tree,
+        stdin=b"\0".join(os.fsencode(spec) for spec in (":(top)", *excluded)),
+    )
+    return repo.git("write-tree", tree=tree).text
+
+
+def copy_index(source: Path, target: Path) -> None:
+    """Whole or not at all; a missing source means an empty index."""
+    draft = target.with_name(target.name + ".new")
+    try:
+        shutil.copyfile(source, draft, follow_symlinks=False)
+    except FileNotFoundError:
+        target.unlink(missing_ok=True)
+        return
+    os.replace(draft, target)
