@@ -20,11 +20,14 @@ class Waiting:
     for_: tuple[str, ...] = ()
     blocked: bool = False
     """A required dependency was cancelled: nothing but a person moves it on."""
+    met: tuple[str, ...] = ()
+    """uids of the dependencies that are met, by stubs that may not be durable yet."""
 
 
 def why_waiting(item: Item) -> Step[Waiting]:
     """What an item in waiting/ still waits for; empty: it is eligible. Reads the stubs by name, at this moment."""
     reasons: list[str] = []
+    met: list[str] = []
     blocked = False
     for dep, fixed in item.deps.items():
         uid, stub = fixed, (yield from stub_of(fixed)) if fixed else None
@@ -32,7 +35,7 @@ def why_waiting(item: Item) -> Step[Waiting]:
             uid = yield from first_holder(dep)
             stub = (yield from stub_of(uid)) if uid else None
         if stub and (stub.outcome in MET or dep in item.optional_deps):
-            yield from ops.fsync_dir(stub_path(stub.uid).rsplit("/", 1)[0])  # never start on what can vanish
+            met.append(stub.uid)
         elif stub:
             blocked = True
             reasons.append(f"{dep} was {stub.outcome}")
@@ -40,7 +43,7 @@ def why_waiting(item: Item) -> Step[Waiting]:
             reasons.append(dep if uid else f"{dep} (unknown id)")
     if item.not_before and not (yield from ops.passed(item.not_before)):
         reasons.append(f"not before {item.not_before}")
-    return Waiting(for_=tuple(reasons), blocked=blocked)
+    return Waiting(for_=tuple(reasons), blocked=blocked, met=tuple(met))
 
 
 def promote(item: Item) -> Step[Waiting | None]:
@@ -52,6 +55,8 @@ def promote(item: Item) -> Step[Waiting | None]:
         if "0.grant" not in names and "0.end" not in names:
             return why
         yield from ops.fsync_dir(home)
+    for folder in sorted({stub_path(uid).rsplit("/", 1)[0] for uid in why.met}):
+        yield from ops.fsync_dir(folder)  # never start on what can vanish
     yield from move_to_open(item.uid, item.priority)
     return None
 

@@ -1,0 +1,88 @@
+"""Keeps queue/ready/ as `promote.wishes` decides, and carries boosts and pauses from state/control/ into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.bell import Bell
+from harness.clock import Clock
+from harness.coordinator.index import Index
+from harness.layout import Layout
+from harness.promote import Wish, wishes
+from harness.store.hints import Hints
+
+
+@dataclass(slots=True)
+class Hinting:
+    """Not thread-safe. `has` mirrors the hints that exist, as far as this process knows."""
+
+    layout: Layout
+    clock: Clock
+    index: Index
+    hints: Hints
+    has: dict[str, Wish] = field(default_factory=dict)
+    boosts: dict[str, int] = field(default_factory=dict)
+    paused: frozenset[str] = frozenset()
+    next_change: float | None = None
+    """When the next withheld hint becomes due, by the monotonic clock."""
+
+    def read_control(self) -> None:
+        """state/control/priority/<uid> holds a digit; pause.project.<name> withholds a project's hints."""
+        boosts: dict[str, int] = {}
+        folder = self.layout.control / "priority"
+        if folder.is_dir():
+            for path in folder.iterdir():
+                try:
+                    boosts[path.name] = max(0, min(9, int(path.read_text().strip() or "0")))
+                except (ValueError, OSError):
+                    continue
+                if path.name not in self.index.open and path.name not in self.index.waiting:
+                    path.unlink(missing_ok=True)  # it is over
+        self.boosts = boosts
+        prefix = "pause.project."
+        self.paused = frozenset(
+            p.name.removeprefix(prefix)
+            for p in self.layout.control.glob(prefix + "*")
+            if not p.name.endswith("~")
+        )
+
+    def rebuild(self) -> None:
+        """Compare with what is really there: remove what is wrong or double, forget what is gone."""
+        ready = {r.uid for r in self.index.ready()}
+        found = self.hints.all()
+        for uid, places in found.items():
+            wish = self.has.get(uid)
+            keep = next((path for band, path in places if wish and band == wish.band), None)
+            for band, path in places:
+                if uid not in ready or path != (keep or places[0][1]):
+                    self.hints.drop(path)
+                elif wish is None:
+                    self.has[uid] = Wish(band=band, chain=0)
+                    self.hints.remember(uid, path)
+        for uid in [u for u in self.has if u not in found]:
+            del self.has[uid]
+        self.hints.tidy()
+
+    def update(self) -> int:
+        """Make and remove hints as decided now; ring once for each new one. -> how many are new."""
+        now = self.clock.monotonic()
+        ready = self.index.ready()
+        wanted = wishes(ready, self.index.busy(), self.boosts, self.paused, now)
+        due = [r.not_before for r in ready if r.not_before > now]
+        self.next_change = min(due, default=None)
+        for uid in [u for u in self.has if u not in wanted]:
+            self.hints.remove(uid)
+            del self.has[uid]
+        new = 0
+        for uid, wish in wanted.items():
+            before = self.has.get(uid)
+            if before == wish or (before and before.band == wish.band):
+                continue
+            self.hints.add(uid, wish.band, wish.chain)
+            self.has[uid] = wish
+            new += before is None
+        bell = Bell(self.layout.bell("workers"))
+        for _ in range(min(new, 64)):
+            if not bell.ring():
+                break
+        return new

@@ -1,0 +1,210 @@
+"""What the coordinator knows of the items in open/ and waiting/: a cache of the store, refreshed by looking again.
+
+Truth is on disk. An item is looked at again when its folder's mtime changed, when a process reported that it touched it,
+or when the index is told to. Everything here may be thrown away at any moment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from harness.clock import Clock, parse_rfc3339
+from harness.layout import Layout
+from harness.model import Item
+from harness.promote import Busy, Ready, chains
+from harness.store.cells import Look, Standing, look, parking_reason
+from harness.store.disk import Disk
+from harness.store.promotion import Waiting
+
+SETTLED_NS = 100_000_000
+"""A folder that changed so recently may change again within the same tick of the kernel's clock: look once more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One item in open/ as last seen. Times: the observer's monotonic clock, seconds."""
+
+    uid: str
+    item: Item
+    n: int
+    standing: Standing
+    mtime_ns: int
+    since: float
+    """When this (n, standing) was first seen."""
+    not_before: float = 0.0
+    """Backoff of a ready item, clamped from first sight."""
+    reason: str = ""
+    """Why it is parked."""
+
+
+@dataclass(slots=True)
+class Index:
+    layout: Layout
+    disk: Disk
+    clock: Clock
+    max_delay_s: float = 300.0
+    open: dict[str, Entry] = field(default_factory=dict)
+    waiting: dict[str, Item] = field(default_factory=dict)
+    why: dict[str, Waiting] = field(default_factory=dict)
+    """uid -> what a waiting item waited for when it was last asked."""
+    _waiting_for: dict[str, set[str]] = field(default_factory=dict)
+    """uid or id -> uids in waiting/ that depend on it."""
+
+    # ---- looking ---------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> list[Entry]:
+        """Compare everything with the disk. -> entries that changed. Cost: one stat an unchanged item."""
+        changed: list[Entry] = []
+        names = set(_names(f"{self.layout.queue}/open"))
+        for uid in self.open.keys() - names:
+            del self.open[uid]
+        now_ns = int(self.clock.wall() * 1e9)
+        for uid in names:
+            known = self.open.get(uid)
+            if known is not None:
+                mtime = _mtime(f"{self.layout.queue}/open/{uid}")
+                if mtime == known.mtime_ns and now_ns - mtime > SETTLED_NS:
+                    continue
+            if entry := self.look_at(uid):
+                changed.append(entry)
+        waiting = set(_names(f"{self.layout.queue}/waiting"))
+        for uid in self.waiting.keys() - waiting:
+            self._forget_waiting(uid)
+        for uid in waiting - self.waiting.keys():
+            self.add_waiting(uid)
+        return changed
+
+    def look_at(self, uid: str) -> Entry | None:
+        """Look at one item again. -> its entry when something changed; None when nothing did, or it is gone."""
+        mtime = _mtime(f"{self.layout.queue}/open/{uid}")
+        seen = self.disk.run(look(uid))
+        known = self.open.get(uid)
+        if seen.standing is Standing.GONE or seen.item is None:
+            self.open.pop(uid, None)
+            return None
+        if known and (known.n, known.standing) == (seen.n, seen.standing):
+            if known.mtime_ns != mtime:
+                self.open[uid] = replace(known, mtime_ns=mtime)
+            return None
+        entry = self._entry(seen, seen.item, mtime)
+        self.open[uid] = entry
+        return entry
+
+    def _entry(self, seen: Look, item: Item, mtime: int) -> Entry:
+        now = self.clock.monotonic()
+        not_before = 0.0
+        if seen.standing is Standing.READY and seen.attempts and seen.attempts[-1].end:
+            moment = seen.attempts[-1].end.not_before
+            if moment and not seen.attempts[-1].grant:
+                not_before = now + max(0.0, min(parse_rfc3339(moment) - self.clock.wall(), self._clamp(seen)))
+        reason = parking_reason(item, seen.attempts) if seen.standing is Standing.PARKED else ""
+        return Entry(
+            uid=seen.uid,
+            item=item,
+            n=seen.n,
+            standing=seen.standing,
+            mtime_ns=mtime,
+            since=now,
+            not_before=not_before,
+            reason=reason,
+        )
+
+    def _clamp(self, seen: Look) -> float:
+        """A released attempt may wait for a limit's reset for hours; a failed one only for the backoff's maximum."""
+        last = seen.attempts[-1]
+        if last.end and last.end.outcome.value == "released":
+            return 7 * 86400.0
+        return self.max_delay_s
+
+    def add_waiting(self, uid: str) -> None:
+        item = self.disk.do_read(f"queue/waiting/{uid}/item.json", Item)
+        if not isinstance(item, Item):
+            return
+        self.waiting[uid] = item
+        for dep, fixed in item.deps.items():
+            self._waiting_for.setdefault(fixed or dep, set()).add(uid)
+
+    def _forget_waiting(self, uid: str) -> None:
+        item = self.waiting.pop(uid, None)
+        self.why.pop(uid, None)
+        if item:
+            for dep, fixed in item.deps.items():
+                group = self._waiting_for.get(fixed or dep)
+                if group:
+                    group.discard(uid)
+                    if not group:
+                        del self._waiting_for[fixed or dep]
+
+    def left_waiting(self, uid: str) -> None:
+        """It was promoted (or moved on): look for it in open/."""
+        self._forget_waiting(uid)
+        self.look_at(uid)
+
+    # ---- asking ----------------------------------------------------------------------------------------------------
+
+    def dependants(self, uid: str, name: str) -> set[str]:
+        """Who in waiting/ waits for this item, by its uid or by its id."""
+        return self._waiting_for.get(uid, set()) | self._waiting_for.get(name, set())
+
+    def of(self, *standings: Standing) -> Iterator[Entry]:
+        return (e for e in self.open.values() if e.standing in standings)
+
+    def ready(self) -> list[Ready]:
+        """Claimable items, with the length of the chain that waits for each."""
+        graph: dict[str, Iterable[str]] = {}
+        if self.waiting:
+            for uid in (*self.open, *self.waiting):
+                item = self.open[uid].item if uid in self.open else self.waiting[uid]
+                if below := self.dependants(uid, item.id):
+                    graph[uid] = below
+        length = chains(graph)
+        return [
+            Ready(
+                uid=e.uid,
+                project=e.item.project,
+                priority=e.item.priority,
+                since=e.since,
+                not_before=e.not_before,
+                chain=length.get(e.uid, 0),
+                files=e.item.files,
+            )
+            for e in self.of(Standing.READY)
+        ]
+
+    def busy(self) -> list[Busy]:
+        return [
+            Busy(uid=e.uid, project=e.item.project, files=e.item.files)
+            for e in self.of(Standing.RUNNING, Standing.SUBMITTED)
+        ]
+
+    def counts(self) -> dict[str, int]:
+        out = dict.fromkeys(("waiting", "ready", "claimed", "merging", "parked"), 0)
+        names = {
+            Standing.READY: "ready",
+            Standing.RUNNING: "claimed",
+            Standing.SUBMITTED: "merging",
+            Standing.PARKED: "parked",
+        }
+        for e in self.open.values():
+            if name := names.get(e.standing):
+                out[name] += 1
+        blocked = sum(w.blocked for w in self.why.values())
+        out["waiting"] = len(self.waiting) - blocked
+        out["parked"] += blocked
+        return out
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return [x for x in os.listdir(folder) if x[0] != "."]
+    except FileNotFoundError:
+        return []
+
+
+def _mtime(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,104 @@
+"""The coordinator's admission: drops -> incoming/ -> items, and everything that says so.
+
+Owns the order in which drops are taken and the sweep of incoming/; the protocol itself is store.admission.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.clock import Clock, day
+from harness.config import Config
+from harness.events import EventStream
+from harness.logs import Event
+from harness.store.admission import Admission, admit, take
+from harness.store.cells import Actor
+from harness.store.disk import Disk
+from harness.store.drops import Context
+
+EMPTY_S = 3600.0
+"""An empty incoming/<U> that is so old belongs to nobody who still lives."""
+
+
+def context_of(config: Config) -> Context:
+    """What drafts are checked against."""
+    everybody = tuple(config.agents)
+    fallback = everybody if len(everybody) == 1 else ()
+    return Context(
+        projects={name: tuple(p.agent) or fallback for name, p in config.projects.items()},
+        agents=everybody,
+        max_attempts=config.retry.max_attempts,
+        max_bytes=config.intake.max_bytes,
+    )
+
+
+@dataclass(slots=True)
+class Intake:
+    """Runs take and admit until nothing more is ready. Not thread-safe."""
+
+    actor: Actor
+    disk: Disk
+    clock: Clock
+    events: EventStream
+    context: Callable[[], Context]
+    ignored: dict[str, str] = field(default_factory=dict)
+    """Files that are no drops, as last reported."""
+    pending: int = 0
+    """Drops and incoming/ entries that must wait."""
+
+    def run(self) -> list[tuple[str, str, str]]:
+        """One pass over the drop box and incoming/. -> (uid, id, phase) of what was admitted."""
+        admitted: list[tuple[str, str, str]] = []
+        while taken := self.disk.run(take()):
+            for home, name in taken:
+                self.events.emit(Event.DROP_TAKEN, uid=home, name=_shown(name))
+                admitted += self._admit(home)
+        pending = 0
+        for home in self.disk.do_ls("queue/incoming") or ():
+            admission = self._admission(home)
+            admitted += admission.items
+            pending += admission.pending
+        self._report_ignored()
+        self.pending = pending + (self.disk.dropbox.pending if self.disk.dropbox else 0)
+        return admitted
+
+    def _admit(self, home: str) -> tuple[tuple[str, str, str], ...]:
+        return self._admission(home).items
+
+    def _admission(self, home: str) -> Admission:
+        admission = self.disk.run(admit(self.actor, home, self.context(), day(self.clock.wall())))
+        for uid, name, phase in admission.items:
+            self.events.emit(Event.ITEM_ADMITTED, uid=uid, id=name, phase=phase, drop=admission.drop)
+        if admission.rejected:
+            self.events.emit(
+                Event.ITEM_REJECTED,
+                uid=home,
+                name=_shown(admission.name),
+                exists=admission.exists or None,
+                reasons=list(admission.rejected[:20]),
+            )
+        if admission.empty:
+            self._sweep_empty(home)
+        return admission
+
+    def _sweep_empty(self, home: str) -> None:
+        path = self.disk.layout.queue / "incoming" / home
+        try:
+            if self.clock.wall() - os.stat(path).st_mtime > EMPTY_S:
+                os.rmdir(path)
+        except OSError:
+            pass  # somebody moved a drop in, or removed it
+
+    def _report_ignored(self) -> None:
+        now = self.disk.dropbox.ignored if self.disk.dropbox else {}
+        for name, why in now.items():
+            if self.ignored.get(name) != why:
+                self.events.emit(Event.DROP_IGNORED, name=_shown(name), reason=why)
+        self.ignored = dict(now)
+
+
+def _shown(name: str) -> str:
+    """A file name of any bytes as text that any terminal and any JSON reader takes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,100 @@
+"""Mergers: one process for each project that has something to judge or to publish. Spawned here, never waited for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness import reports
+from harness.atomicfs import held
+from harness.bell import Bell
+from harness.clock import Clock, parse_rfc3339
+from harness.events import EventStream
+from harness.launcher import Life, LocalHandle, LocalLauncher
+from harness.layout import Layout
+from harness.logs import Event
+from harness.monitor import HEALTHY_S, backoff_s
+from harness.reports import ProjectReport
+
+
+@dataclass(slots=True)
+class _Known:
+    handle: LocalHandle | None = None
+    born: float = 0.0
+    quick_deaths: int = 0
+    next_start: float = 0.0
+    asked: frozenset[str] = frozenset()
+    """What it was last rung for."""
+
+
+@dataclass(slots=True)
+class Mergers:
+    layout: Layout
+    clock: Clock
+    launcher: LocalLauncher
+    events: EventStream
+    known: dict[str, _Known] = field(default_factory=dict)
+
+    def fds(self) -> list[int]:
+        return [k.handle.fileno() for k in self.known.values() if k.handle and k.handle.fileno() >= 0]
+
+    def reap(self) -> None:
+        """Find the dead; one that crashed at once is not started again at once."""
+        for name, known in self.known.items():
+            if known.handle is None:
+                continue
+            seen = self.launcher.poll(known.handle)
+            if seen.life is not Life.GONE:
+                continue
+            known.handle, known.asked = None, frozenset()
+            if seen.exit_code != 0:
+                self.events.emit(
+                    Event.MERGER_DIED, project=name, exit_code=seen.exit_code, signal=seen.signal
+                )
+                lived = self.clock.monotonic() - known.born
+                known.quick_deaths = 0 if lived >= HEALTHY_S else known.quick_deaths + 1
+                known.next_start = self.clock.monotonic() + backoff_s(known.quick_deaths)
+            else:
+                known.quick_deaths = 0
+
+    def tend(self, submitted: dict[str, frozenset[str]], projects: tuple[str, ...]) -> None:
+        """Wake or start the merger of every project with something submitted, or with merges that must be pushed."""
+        for name in projects:
+            known = self.known.setdefault(name, _Known())
+            wanted = submitted.get(name, frozenset())
+            if not wanted and not self._publish_due(name):
+                known.asked = frozenset()
+                continue
+            if known.handle is not None or held(self.layout.merger_lock(name)):
+                if wanted - known.asked:
+                    Bell(self.layout.bell(f"merger.{name}")).ring()
+                    known.asked = wanted
+                continue
+            if self.clock.monotonic() >= known.next_start:
+                known.handle = self.launcher.spawn("merger", f"merger.{name}")
+                known.born, known.asked = self.clock.monotonic(), wanted
+                process = known.handle.process
+                self.events.emit(Event.MERGER_SPAWNED, project=name, pid=process.pid if process else None)
+
+    def _publish_due(self, name: str) -> bool:
+        report = self.report(name)
+        if report is None or not report.unpublished:
+            return False
+        return not report.next_try or self.clock.wall() >= parse_rfc3339(report.next_try)
+
+    def report(self, name: str) -> ProjectReport | None:
+        return reports.read(self.layout.project_status(name), ProjectReport)
+
+    def busy(self, name: str) -> bool:
+        """Is its merger alive? (ours, or one that another coordinator started)"""
+        known = self.known.get(name)
+        return bool(known and known.handle) or held(self.layout.merger_lock(name))
+
+    def signal_all(self, number: int) -> None:
+        for known in self.known.values():
+            if known.handle:
+                self.launcher.stop(known.handle, number)
+
+    def close(self) -> None:
+        for known in self.known.values():
+            if known.handle:
+                known.handle.close()

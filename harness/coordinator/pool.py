@@ -1,0 +1,244 @@
+"""The pool: one worker process for each agent slot, spawned, adopted, watched and buried here.
+
+Owns the launcher's handles. What to do is decided by `monitor.diagnose`; here it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, field
+
+from harness import procs, reports
+from harness.atomicfs import held
+from harness.clock import Clock
+from harness.events import EventStream
+from harness.launcher import Life, LocalHandle, LocalLauncher
+from harness.layout import Layout
+from harness.logs import Event
+from harness.monitor import Bury, Death, HangWatch, Hung, Limits, Retire, SlotView, Start, diagnose
+from harness.procs import ProcessId
+from harness.reports import AgentReport
+
+BUSY = frozenset({"preparing", "setup", "running", "gates", "submitting"})
+
+
+@dataclass(slots=True)
+class Slot:
+    """One agent slot. `handle` is None while no process of it is known."""
+
+    name: str
+    handle: LocalHandle | None = None
+    born: float = 0.0
+    adopted: bool = False
+    death: Death | None = None
+    quick_deaths: int = 0
+    next_start: float = 0.0
+    refused: bool = False
+    retiring: bool = False
+    restarts: int = 0
+    report: AgentReport | None = None
+
+
+@dataclass(slots=True)
+class Pool:
+    layout: Layout
+    clock: Clock
+    launcher: LocalLauncher
+    events: EventStream
+    limits: Limits
+    target: int
+    slots: dict[str, Slot] = field(default_factory=dict)
+    watch: HangWatch = field(default_factory=HangWatch)
+    died: list[Slot] = field(default_factory=list)
+    """Slots whose process was found dead and whose attempt the coordinator has not ended yet."""
+
+    # ---- knowing -----------------------------------------------------------------------------------------------------
+
+    def resize(self, target: int) -> None:
+        """Slots agent-1 .. agent-<target> are wanted; what lives beyond is retired."""
+        self.target = target
+        for k in range(1, target + 1):
+            self.slots.setdefault(f"agent-{k}", Slot(f"agent-{k}"))
+
+    def adopt(self) -> int:
+        """Take over workers that live already. -> how many."""
+        names = sorted(p.parent.name for p in self.layout.run.glob("agents/*/lock"))
+        return sum(self._adopt(self.slots.setdefault(name, Slot(name))) for name in names)
+
+    def _adopt(self, slot: Slot) -> bool:
+        """The slot's lock is held and its report names a process that lives: it is ours from now on."""
+        report = self._report(slot)
+        if slot.handle or report is None or not held(self.layout.agent(slot.name) / "lock"):
+            return False
+        process = ProcessId(pid=report.pid, start_ticks=report.start_ticks, boot_id=report.boot_id)
+        if not process.alive():
+            return False
+        slot.handle = self.launcher.adopt("worker", slot.name, process)
+        slot.born, slot.adopted, slot.report = self.clock.monotonic(), True, report
+        self.events.emit(Event.WORKER_ADOPTED, agent=slot.name, pid=report.pid, uid=report.item)
+        return True
+
+    def fds(self) -> list[int]:
+        """Readable when a worker has ended."""
+        return [s.handle.fileno() for s in self.slots.values() if s.handle and s.handle.fileno() >= 0]
+
+    def alive(self) -> list[Slot]:
+        return [s for s in self.slots.values() if s.handle is not None]
+
+    def reap(self) -> list[Slot]:
+        """Find the dead. -> slots whose process ended since the last call; their report is the last one it wrote."""
+        found = []
+        for slot in self.alive():
+            assert slot.handle is not None
+            seen = self.launcher.poll(slot.handle)
+            if seen.life is not Life.GONE:
+                continue
+            slot.report = self._report(slot)
+            attempts = slot.report.attempts if slot.report else 0
+            slot.death = Death(
+                lived_s=self.clock.monotonic() - slot.born, attempts=attempts, exit_code=seen.exit_code
+            )
+            told = slot.retiring and (seen.exit_code == 0 or seen.signal == signal.SIGTERM)
+            if told:
+                slot.death = None
+            slot.handle = None
+            found.append(slot)
+            if seen.exit_code != 0 and not told:
+                self.events.emit(
+                    Event.WORKER_DIED,
+                    agent=slot.name,
+                    uid=slot.report.item if slot.report else None,
+                    exit_code=seen.exit_code,
+                    signal=seen.signal,
+                )
+        return found
+
+    def read_reports(self) -> list[Slot]:
+        """Read what the living say. -> slots whose report changed."""
+        changed = []
+        for slot in self.alive():
+            report = self._report(slot)
+            if report is not None and report != slot.report:
+                slot.report = report
+                changed.append(slot)
+        return changed
+
+    def _report(self, slot: Slot) -> AgentReport | None:
+        return reports.read(reports.agent_path(self.layout, slot.name), AgentReport)
+
+    # ---- deciding and doing ------------------------------------------------------------------------------------------
+
+    def views(self, wanted: bool) -> list[SlotView]:
+        """The snapshot that `monitor.diagnose` judges."""
+        now = self.clock.monotonic()
+        return [self._view(slot, now, wanted) for slot in self.slots.values()]
+
+    def _view(self, slot: Slot, now: float, wanted: bool) -> SlotView:
+        number = int(slot.name.rpartition("-")[2]) if slot.name.rpartition("-")[2].isdecimal() else 0
+        silent = inactive = 0.0
+        busy = bool(slot.handle and slot.report and slot.report.state in BUSY)
+        if busy and slot.handle and slot.handle.process:
+            silent = self.watch.unchanged_s(f"beat:{slot.name}", self._beat(slot), now)
+            if silent > self.limits.hang_s / 2:
+                used = procs.cpu_seconds(procs.tree(slot.handle.process.pid))
+                inactive = (
+                    self.watch.unchanged_s(f"cpu:{slot.name}", round(used, 1), now) + self.limits.hang_s / 2
+                )
+        else:
+            self.watch.forget(f"beat:{slot.name}")
+            self.watch.forget(f"cpu:{slot.name}")
+        return SlotView(
+            name=slot.name,
+            wanted=wanted and 0 < number <= self.target,
+            alive=slot.handle is not None,
+            busy=busy,
+            silent_s=silent,
+            inactive_s=inactive,
+            death=slot.death,
+            quick_deaths=slot.quick_deaths,
+            next_start=slot.next_start,
+            refused=slot.refused,
+        )
+
+    def _beat(self, slot: Slot) -> int:
+        try:
+            return os.stat(self.layout.agent(slot.name) / "heartbeat").st_mtime_ns
+        except OSError:
+            return 0
+
+    def tend(self, wanted: bool) -> None:
+        """Diagnose, then act: bury, kill the hung, retire, start."""
+        for _ in range(2):  # a slot that was buried may start in the same tick
+            now = self.clock.monotonic()
+            for finding in diagnose(self.views(wanted), now, self.limits):
+                slot = self.slots[finding.slot]
+                match finding:
+                    case Bury():
+                        self._bury(slot, finding, now)
+                    case Hung(silent_s=silent):
+                        self._kill(slot, silent)
+                    case Retire():
+                        self._retire(slot)
+                    case Start():
+                        self._start(slot)
+
+    def _bury(self, slot: Slot, finding: Bury, now: float) -> None:
+        slot.death = None
+        slot.quick_deaths = finding.quick_deaths
+        slot.refused = finding.refused
+        slot.next_start = now + finding.delay_s
+        if finding.delay_s or finding.refused:
+            self.events.emit(
+                Event.WORKER_BACKED_OFF,
+                agent=slot.name,
+                seconds=finding.delay_s or None,
+                reason="it cannot use the configuration"
+                if finding.refused
+                else f"{finding.quick_deaths} quick deaths",
+            )
+
+    def _kill(self, slot: Slot, silent_s: float) -> None:
+        self.events.emit(Event.WORKER_HUNG, agent=slot.name, silent_s=round(silent_s, 1))
+        if slot.handle:
+            self.launcher.stop(slot.handle, signal.SIGKILL)
+        self.watch.forget(f"beat:{slot.name}")
+
+    def _retire(self, slot: Slot) -> None:
+        if slot.handle and not slot.retiring:
+            slot.retiring = True
+            self.launcher.stop(slot.handle, signal.SIGTERM)
+
+    def _start(self, slot: Slot) -> None:
+        if held(self.layout.agent(slot.name) / "lock"):
+            self._adopt(slot)  # or it is starting or ending: look again at the next tick
+            return
+        slot.handle = self.launcher.spawn("worker", slot.name)
+        slot.born, slot.adopted, slot.retiring, slot.report = self.clock.monotonic(), False, False, None
+        slot.restarts += 1
+        process = slot.handle.process
+        self.events.emit(Event.WORKER_SPAWNED, agent=slot.name, pid=process.pid if process else None)
+
+    def signal_all(self, number: int) -> None:
+        for slot in self.alive():
+            slot.retiring = slot.retiring or number == signal.SIGTERM
+            if slot.handle:
+                self.launcher.stop(slot.handle, number)
+
+    def forgive(self) -> None:
+        """The configuration changed: slots that refused the old one may try the new one."""
+        for slot in self.slots.values():
+            slot.refused = False
+
+    def next_start(self) -> float | None:
+        """When the next slot leaves its backoff, by the monotonic clock."""
+        due = [
+            s.next_start for s in self.slots.values() if s.handle is None and not s.refused and s.next_start
+        ]
+        return min(due, default=None)
+
+    def close(self) -> None:
+        """Forget the processes; they go on."""
+        for slot in self.alive():
+            if slot.handle:
+                slot.handle.close()

@@ -1,0 +1,118 @@
+"""Puts the coordinator together, takes the one lock, and runs it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+
+from harness import logs, presence, procs
+from harness.atomicfs import FileLock
+from harness.bell import Bell
+from harness.clock import Clock, SystemClock, rfc3339
+from harness.config import Config, Durability
+from harness.containment import Containment
+from harness.coordinator.drops import DropWatch
+from harness.coordinator.hinting import Hinting
+from harness.coordinator.index import Index
+from harness.coordinator.intake import Intake, context_of
+from harness.coordinator.mergers import Mergers
+from harness.coordinator.pool import Pool
+from harness.coordinator.process import Coordinator
+from harness.errors import ConflictError
+from harness.events import EventStream
+from harness.hands import LocalHands
+from harness.launcher import LocalLauncher
+from harness.layout import Layout
+from harness.logs import Event
+from harness.model import Identity
+from harness.monitor import Limits
+from harness.sdnotify import Notifier
+from harness.signals import Signals
+from harness.store.cells import Actor
+from harness.store.disk import Disk
+from harness.store.dropbox import DropBox
+from harness.store.hints import Hints
+from harness.store.setup import open_store
+
+
+def main(
+    layout: Layout,
+    config: Config,
+    workers: int | None = None,
+    until_idle: bool = False,
+    timeout_s: float | None = None,
+) -> int:
+    """The coordinator in the foreground. -> exit code: 0 told to go or all done, 1 something is parked (until_idle),
+    75 the time was over. Raises ConflictError when one runs already, ConfigError when the root cannot be used."""
+    clock = SystemClock()
+    open_store(layout)
+    with FileLock(layout.coordinator_lock) as lock:
+        if not lock.try_lock():
+            holder = layout.coordinator_lock.read_text(errors="replace").strip() or "another process"
+            raise ConflictError(
+                "a coordinator runs already for this root", where=holder, remedy="see: harnessctl status"
+            )
+        lock.write(f"pid {os.getpid()} boot {procs.boot_id()}\n")
+        logs.configure("coordinator")
+        with (
+            closing(presence.announce(layout, "coordinator")) as here,
+            Bell(layout.bell("coordinator")) as bell,
+        ):
+            bell.open()
+            it = assemble(layout, config, here.identity, clock, bell)
+            it.until_idle, it.timeout_s, it.workers = until_idle, timeout_s, workers
+            it.events.emit(
+                Event.COORDINATOR_STARTED, pid=os.getpid(), workers=it.target(), root=str(layout.root)
+            )
+            with it.drops:
+                try:
+                    code = it.run()
+                finally:
+                    it.pool.close()
+                    it.mergers.close()
+            it.state = "stopped"
+            it.say()
+            it.events.emit(Event.COORDINATOR_STOPPED, pid=os.getpid())
+            it.events.sync()
+            if timeout_s is not None and it.clock.monotonic() - it.started > timeout_s:
+                return 75
+            return it.outcome() if until_idle else code
+
+
+def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: Bell) -> Coordinator:
+    """Put the parts together; nothing runs yet."""
+    events = EventStream(layout, clock, "coordinator")
+    actor = Actor(identity=me, stamp=lambda: rfc3339(clock.wall()))
+    hands = LocalHands(layout, clock, Containment.probe(config.sandbox), config.health.hang_s)
+    hints = Hints(layout)
+    current = [config]
+    box = DropBox(
+        layout,
+        clock,
+        lambda: context_of(current[0]),
+        grace_s=config.intake.grace_s,
+        quiet_s=config.intake.quiet_s,
+    )
+    durable = config.durability is Durability.POWER
+    disk = Disk(layout, clock, durable=durable, dropbox=box, hints=hints, hands=hands)
+    index = Index(layout, disk, clock, config.retry.max_delay_s)
+    launcher = LocalLauncher(layout)
+    return Coordinator(
+        layout=layout,
+        config=config,
+        clock=clock,
+        actor=actor,
+        disk=disk,
+        events=events,
+        signals=Signals(),
+        hands=hands,
+        index=index,
+        intake=Intake(actor, disk, clock, events, lambda: context_of(current[0])),
+        hinting=Hinting(layout, clock, index, hints),
+        pool=Pool(layout, clock, launcher, events, Limits(hang_s=config.health.hang_s), config.workers),
+        mergers=Mergers(layout, clock, launcher, events),
+        notifier=Notifier.from_environment(),
+        drops=DropWatch(layout, bell, box),
+        bell=bell,
+        current=current,
+    )

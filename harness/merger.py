@@ -1,0 +1,377 @@
+"""The merger of one project: judges submitted results in the lane, moves the target, finishes items, publishes.
+
+A process of its own, started by the coordinator when something is submitted; it ends itself when there is nothing left
+to do. It may die anywhere: the next one reads the lane and the target and goes on. Two of them are safe, and useless.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import logs, reports, submitted
+from harness.atomicfs import FileLock
+from harness.bell import Bell
+from harness.clock import Clock, SystemClock, day, rfc3339
+from harness.config import Config, Durability, Project, Publish, load
+from harness.containment import Containment, Policy
+from harness.errors import ConfigError, HarnessError
+from harness.events import EventStream
+from harness.gates import GateResult, Place, run_configured
+from harness.hub import Built, Hub, Published, Refused, UpToDate
+from harness.hub.git import GitInterrupted
+from harness.layout import Layout
+from harness.logs import Event
+from harness.model import Item, Verdict
+from harness.presence import announce
+from harness.reports import ProjectReport
+from harness.runner import Runner
+from harness.sessionfolder import SessionFolder
+from harness.signals import Signals
+from harness.store import attempts, lane
+from harness.store.cells import Actor, Standing, look
+from harness.store.disk import Disk
+from harness.store.setup import open_store
+
+LINGER_S = 30.0
+"""An idle merger stays so long, so that the next result need not wait for a new process."""
+SWEEP_S = 60.0
+FETCH_S = 2.0
+"""The person's repository is looked at no more often."""
+PUBLISH_FIRST_S = 5.0
+PUBLISH_MAX_S = 300.0
+EVIDENCE = 16 << 10
+
+
+class Stopping(Exception):
+    """This process was told to go while it judged. Nothing is decided."""
+
+
+@dataclass(slots=True)
+class LaneHub:
+    """The hub as the store's lane generator needs it (store.disk.Hub), with the gates on the merged tree."""
+
+    hub: Hub
+    epochs: Callable[[], str]
+    item_of: Callable[[str], Item | None]
+    gates: Callable[[str, int, str], GateResult | None] = lambda *_: None
+    """(uid, n, merge commit) -> the required gate that is red, or None."""
+
+    def lane(self) -> Any:
+        return self.hub.lane()
+
+    def swap_lane(self, old: Any, pending: dict[str, Any] | None, keep_epoch: bool) -> Any:
+        return self.hub.swap_lane(old, old.epoch if keep_epoch else self.epochs(), pending)
+
+    def target(self) -> str:
+        return self.hub.target()
+
+    def merged_as(self, tip: str, uid: str, n: int, sha: str) -> str | None:
+        return self.hub.merged_as(tip, uid, n, sha)
+
+    def build_merge(self, tip: str, uid: str, n: int, sha: str) -> Verdict:
+        """m3 and m4. A verdict that says merged names the candidate; nothing has moved yet."""
+        item = self.item_of(uid)
+        subject = f"{item.id}: {item.title}" if item else uid
+        built = self.hub.build_merge(tip, uid, n, sha, subject=subject, body=item.prompt if item else "")
+        if not isinstance(built, Built):
+            lines = [f"conflicts with the target in: {', '.join(built.files)}"]
+            lines += [f"merged meanwhile: {title}" for title in built.titles]
+            lines += [str(built.messages)] if built.messages else []
+            return Verdict(
+                n=n,
+                returned="conflict",
+                why=f"in {', '.join(built.files[:5])}",
+                files=tuple(built.files),
+                onto=tip,
+                evidence="\n".join(lines)[:EVIDENCE],
+            )
+        red = self.gates(uid, n, built.sha)
+        if red is None:
+            return Verdict(n=n, merged=built.sha, onto=tip)
+        evidence = f"gate {red.name} ({red.run}) on the merged tree: {red.reason}\n{red.tail}"
+        return Verdict(
+            n=n,
+            returned="gate",
+            gate=red.name,
+            why=f"{red.name}: {red.reason}",
+            onto=tip,
+            evidence=evidence[:EVIDENCE],
+        )
+
+    def swap_target(self, held: Any, new: str, old: str) -> str:
+        return str(self.hub.swap_target(held, new, old))
+
+    def sync_hub(self) -> None:
+        self.hub.sync()
+
+
+def epochs(actor: Actor) -> Callable[[], str]:
+    """Names of takings of the lane: unique for ever."""
+    count = itertools.count()
+    return lambda: f"{actor.identity.incarnation}.{next(count)}"
+
+
+@dataclass(slots=True)
+class Merger:
+    layout: Layout
+    config: Config
+    project: Project
+    clock: Clock
+    actor: Actor
+    disk: Disk
+    events: EventStream
+    signals: Signals
+    runner: Runner
+    hub: Hub
+    report: ProjectReport = field(init=False)
+    fetched: float = float("-inf")
+    swept: float = float("-inf")
+    publish_at: float = 0.0
+    publish_delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.report = ProjectReport(project=self.project.name, pid=os.getpid())
+        bound = LaneHub(self.hub, epochs(self.actor), self._item, self._red_gate)
+        self.disk.hubs = lambda _: bound
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        idle_since = self.clock.monotonic()
+        with Bell(self.layout.bell(f"merger.{self.project.name}")) as bell:
+            bell.open()
+            while not self.signals.stops:
+                self.signals.drain()
+                bell.drain()
+                busy = self._judge_all()
+                busy |= self._publish()
+                now = self.clock.monotonic()
+                if busy:
+                    idle_since = now
+                    continue
+                if now - idle_since > LINGER_S and not self.report.unpublished:
+                    break
+                self._say(state="idle", item=None)
+                wait = LINGER_S if not self.report.unpublished else max(0.1, self.publish_at - now)
+                bell.wait(min(wait, LINGER_S) + 0.1, (self.signals.wake_fd,))
+        self._say(state="stopped", item=None)
+        return 0
+
+    # ---- judging -----------------------------------------------------------------------------------------------------
+
+    def _judge_all(self) -> bool:
+        """Everything submitted, by priority, then in the order of submission. -> was there anything?"""
+        todo = self._submitted()
+        if not todo:
+            return False
+        self._fetch()
+        for _, _, uid, n in sorted(todo):
+            if self.signals.stops:
+                break
+            self._say(state="merging", item=uid)
+            try:
+                while not self.disk.run(lane.judge(self.actor, self.project.name, uid, n)):
+                    if self.signals.stops:
+                        raise Stopping
+            except Stopping:
+                break
+            self._judged(uid, n)
+        return True
+
+    def _submitted(self) -> list[tuple[int, str, str, int]]:
+        """(priority, time of submission, uid, n); by hints, now and then by looking at everything."""
+        names = submitted.all_of(self.layout, self.project.name)
+        now = self.clock.monotonic()
+        if now - self.swept > SWEEP_S:
+            self.swept = now
+            names = list(dict.fromkeys((*names, *(self.disk.do_ls("queue/open") or ()))))
+        todo = []
+        for uid in names:
+            seen = self.disk.run(look(uid))
+            if seen.item and seen.item.project != self.project.name:
+                continue
+            if seen.standing is Standing.SUBMITTED and seen.item:
+                end = seen.attempts[-1].end
+                todo.append((seen.item.priority, end.ended_at if end else "", uid, seen.n))
+                continue
+            if seen.standing is Standing.OVER:
+                self._finish(uid)
+            submitted.remove(self.layout, self.project.name, uid)
+        return todo
+
+    def _judged(self, uid: str, n: int) -> None:
+        submitted.remove(self.layout, self.project.name, uid)
+        seen = self.disk.run(look(uid))
+        verdict = seen.last if isinstance(seen.last, Verdict) else None
+        name = seen.item.id if seen.item else ""
+        if verdict and verdict.merged:
+            self.events.emit(Event.ITEM_MERGED, uid=uid, id=name, n=n, sha=verdict.merged)
+        elif verdict and verdict.returned:
+            self.events.emit(
+                Event.ITEM_RETURNED,
+                uid=uid,
+                id=name,
+                n=n,
+                returned=verdict.returned,
+                reason=verdict.why or None,
+            )
+            if seen.standing is Standing.READY and seen.item:
+                self.disk.do_hint(uid, seen.item.priority)
+                Bell(self.layout.bell("workers")).ring()
+        if seen.standing is Standing.OVER:
+            self._finish(uid)
+        Bell(self.layout.bell("coordinator")).ring()
+
+    def _finish(self, uid: str) -> None:
+        stub = self.disk.run(attempts.finish(self.actor, uid, day(self.clock.wall())))
+        if stub:
+            self.events.emit(Event.ITEM_FINISHED, uid=uid, outcome=stub.outcome, sha=stub.sha)
+
+    def _item(self, uid: str) -> Item | None:
+        item = self.disk.do_read(f"queue/open/{uid}/item.json", Item)
+        return item if isinstance(item, Item) else None
+
+    def _red_gate(self, uid: str, n: int, sha: str) -> GateResult | None:
+        """Run merge.gates on the merged tree, in the scratch worktree, contained like an agent."""
+        wanted = [self.project.gate(name) for name in self.project.merge.gates]
+        if not wanted:
+            return None
+        self._say(state="gates", item=uid)
+        tree = self.hub.checkout_merged(sha)
+        folder = SessionFolder(self.layout.session(day(self.clock.wall()), uid, n) / "merge")
+        folder.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.make()
+        place = Place(
+            worktree=tree,
+            folder=folder,
+            mark=f"{uid}.{n}.merge",
+            slot="merger",
+            round=1,
+            policy=Policy(write=(tree,)),
+            environ=os.environ,
+            stall_s=self.config.health.stall_s,
+        )
+        report = run_configured(wanted, place, self.runner)
+        shutil.rmtree(folder.home, ignore_errors=True)
+        if report.stopped:
+            raise Stopping(report.stopped)
+        return report.red[0] if report.red else None
+
+    # ---- the person's repository ------------------------------------------------------------------------------------
+
+    def _fetch(self, *, now: bool = False) -> None:
+        """Follow the person's target: forward when we are behind, by a merge in the lane when both moved."""
+        if not now and self.clock.monotonic() - self.fetched < FETCH_S:
+            return
+        self.fetched = self.clock.monotonic()
+        refreshed = self.hub.refresh()
+        if refreshed.diverged:
+            held = self.disk.run(lane.take_lane(self.actor, self.project.name))
+            if held is not None:
+                self.hub.merge_upstream(held)
+
+    def _publish(self) -> bool:
+        """Push the target to the person. -> did anything move? A refusal is reported, and tried again later."""
+        if self.project.merge.publish is Publish.NONE:
+            self._say(publish="off", unpublished=0)
+            return False
+        now = self.clock.monotonic()
+        if now < self.publish_at:
+            return False
+        if not self.hub.unpublished():
+            self._say(publish="ok", unpublished=0, reason="", remedy="")
+            return False
+        self._say(state="publishing", item=None)
+        self._fetch(now=True)
+        match self.hub.publish():
+            case Published(sha=sha):
+                self.publish_at = self.publish_delay = 0.0
+                self.events.emit(Event.TARGET_PUBLISHED, project=self.project.name, sha=sha)
+                self._say(publish="ok", unpublished=0, reason="", remedy="", since="", next_try="")
+                Bell(self.layout.bell("coordinator")).ring()
+                return True
+            case UpToDate():
+                self._say(publish="ok", unpublished=0, reason="", remedy="")
+                return False
+            case Refused(kind=kind, reason=reason, remedy=remedy):
+                self._refused(str(kind), reason, remedy)
+                return False
+
+    def _refused(self, kind: str, reason: str, remedy: str) -> None:
+        self.publish_delay = min(max(PUBLISH_FIRST_S, self.publish_delay * 2), PUBLISH_MAX_S)
+        self.publish_at = self.clock.monotonic() + self.publish_delay
+        if (self.report.publish, self.report.reason) != (kind, reason):
+            self.events.emit(Event.PUBLISH_REFUSED, project=self.project.name, reason=reason, kind=kind)
+        self._say(
+            publish=kind,
+            reason=reason,
+            remedy=remedy,
+            unpublished=len(self.hub.unpublished()),
+            since=self.report.since or rfc3339(self.clock.wall()),
+            next_try=rfc3339(self.clock.wall() + self.publish_delay),
+        )
+        Bell(self.layout.bell("coordinator")).ring()
+
+    def _say(self, **changes: object) -> None:
+        target = {} if self.report.target else {"target": self.project.target}
+        after = ProjectReport.from_record(self.report.to_record() | target | changes | {"v": 1})
+        if after != self.report:
+            self.report = after
+            reports.write(self.layout.project_status(self.project.name), after)
+
+
+def main(layout: Layout, slot: str) -> int:
+    """One merger, from start to exit; `slot` is ``merger.<project>``.
+
+    -> exit code: 0 nothing left to do, told to go, or another one runs already.
+    """
+    name = slot.removeprefix("merger.")
+    logs.configure(slot, file=layout.logs / f"{slot}.log")
+    clock = SystemClock()
+    config = load(layout.config)
+    if name not in config.projects:
+        raise ConfigError(f"there is no project {name!r} in config.yaml", where=layout.config)
+    open_store(layout)
+    layout.merger_lock(name).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(layout.merger_lock(name)) as lock:
+        if not lock.try_lock():
+            return 0
+        with closing(announce(layout, slot)) as presence:
+            signals = Signals()
+            events = EventStream(layout, clock, slot)
+            durable = config.durability is Durability.POWER
+            runner = Runner(
+                clock=clock,
+                containment=Containment.probe(config.sandbox),
+                beat=lambda: "the harness is stopping" if signals.stops else None,
+                beat_s=config.health.beat_s,
+                wake_fd=signals.wake_fd,
+            )
+            hub = Hub.open(
+                layout, config.projects[name], runner=runner, durable=durable, clock=clock, emit=events.emit
+            )
+            merger = Merger(
+                layout=layout,
+                config=config,
+                project=config.projects[name],
+                clock=clock,
+                actor=Actor(identity=presence.identity, stamp=lambda: rfc3339(clock.wall())),
+                disk=Disk(layout, clock, durable=durable),
+                events=events,
+                signals=signals,
+                runner=runner,
+                hub=hub,
+            )
+            try:
+                return merger.run()
+            except GitInterrupted:
+                return 0  # told to go while git ran: nothing is decided, the next one goes on
+            except HarnessError as e:
+                events.emit(Event.PROCESS_FAILED, what=slot, reason=str(e))
+                raise

@@ -1,0 +1,120 @@
+"""Which ready items get a hint, in which band, in which order. Pure; hints are politeness and efficiency, never safety.
+
+Priority (0 first) is the band; a boost replaces it; every `AGEING_S` of waiting moves an item one band forward, so that
+nothing starves. Inside a band the item with the longest chain of dependants comes first, then the older one. Items whose
+`files` overlap are not started together; backoff, pause and overlap withhold the hint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+AGEING_S = 3600.0
+WILD = "*?["
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """One claimable item. Times are seconds of the observer's monotonic clock."""
+
+    uid: str
+    project: str
+    priority: int
+    since: float
+    """When it was first seen claimable."""
+    not_before: float = 0.0
+    """Backoff: no hint before."""
+    chain: int = 0
+    """Length of the longest chain of items that wait for it."""
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """One item that runs or is being merged."""
+
+    uid: str
+    project: str
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A hint that should exist."""
+
+    band: int
+    chain: int
+
+
+def wishes(
+    ready: Iterable[Ready],
+    busy: Iterable[Busy],
+    boosts: Mapping[str, int],
+    paused: frozenset[str],
+    now: float,
+) -> dict[str, Wish]:
+    """uid -> the hint it should have; who is missing should have none. `paused`: projects whose items wait."""
+    taken: dict[str, list[tuple[str, ...]]] = {}
+    for other in busy:
+        if other.files:
+            taken.setdefault(other.project, []).append(other.files)
+    out: dict[str, Wish] = {}
+    order = sorted(ready, key=lambda r: (band_of(r, boosts, now), -r.chain, r.since, r.uid))
+    for item in order:
+        if item.project in paused or now < item.not_before:
+            continue
+        if item.files:
+            others = taken.setdefault(item.project, [])
+            if any(overlap(item.files, files) for files in others):
+                continue
+            others.append(item.files)
+        out[item.uid] = Wish(band=band_of(item, boosts, now), chain=item.chain)
+    return out
+
+
+def band_of(item: Ready, boosts: Mapping[str, int], now: float) -> int:
+    """0..9: boost or priority, minus one for every AGEING_S that the item has been ready."""
+    base = boosts.get(item.uid, item.priority)
+    return max(0, min(9, base) - int(max(0.0, now - item.since) // AGEING_S))
+
+
+def overlap(a: Iterable[str], b: Iterable[str]) -> bool:
+    """May a path match globs of both? Errs on the side of yes: compares what stands before the first wildcard."""
+    heads = [_head(p) for p in b]
+    return any(x[: len(y)] == y[: len(x)] for x in map(_head, a) for y in heads)
+
+
+def _head(pattern: str) -> tuple[str, ...]:
+    """The leading parts without a wildcard: everything that the glob (or the folder) can match lies below them."""
+    fixed: list[str] = []
+    for part in PurePosixPath(pattern).parts:
+        if any(c in part for c in WILD):
+            break
+        fixed.append(part)
+    return tuple(fixed)
+
+
+def chains(dependants: Mapping[str, Iterable[str]]) -> dict[str, int]:
+    """uid -> length of the longest chain of items that wait for it. Circles count as no chain.
+
+    `dependants`: uid -> uids that wait for it. Linear in the number of edges (longest path in a DAG, by depth-first
+    search with an explicit stack).
+    """
+    out: dict[str, int] = {}
+    for root in dependants:
+        stack: list[tuple[str, bool]] = [(root, False)]
+        open_: set[str] = set()
+        while stack:
+            uid, done = stack.pop()
+            if done:
+                open_.discard(uid)
+                out[uid] = 1 + max((out.get(d, 0) for d in dependants.get(uid, ())), default=-1)
+                continue
+            if uid in out or uid in open_:
+                continue
+            open_.add(uid)
+            stack.append((uid, True))
+            stack.extend((d, False) for d in dependants.get(uid, ()) if d not in out and d not in open_)
+    return out

@@ -1,0 +1,388 @@
+"""The worker process: claim, carry out, end, next; idle cheaply; beat while anything runs; go when told to.
+
+The loop itself never blocks except in the runner (which beats) and in the idle wait (when there is nothing to beat for).
+TERM or INT: finish the attempt, then go. Again: release the attempt (published first), stop what runs, go. HUP: read
+config.yaml again before the next attempt. USR1: look at the attempt's end now.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import logs, procs, reports, submitted
+from harness.atomicfs import FileLock, held
+from harness.bell import Bell
+from harness.clock import Clock, SystemClock, day, rfc3339
+from harness.config import Config, Durability, load
+from harness.containment import Containment
+from harness.errors import ConfigError, ConflictError, HarnessError, StoreError
+from harness.events import EventStream
+from harness.hub import Hub
+from harness.layout import Layout
+from harness.logs import Event
+from harness.model import End, Outcome
+from harness.monitor import retry_delay_s
+from harness.presence import announce
+from harness.reports import AgentReport
+from harness.runner import Runner
+from harness.signals import Signals
+from harness.store import attempts
+from harness.store.attempts import Claimed, Ended
+from harness.store.cells import Actor, Standing, spent
+from harness.store.disk import Disk
+from harness.store.hints import Hints
+from harness.store.setup import open_store
+from harness.worker.attempt import AttemptRun, Broken, Result
+
+IDLE_S = 12.0
+"""Mean time between two looks of an idle worker that nobody rang for; jittered by half."""
+ALONE_S = 2.0
+"""The same when no coordinator lives: then open/ itself is searched, a few names at a time."""
+ALONE_NAMES = 64
+REPORT_S = 1.0
+
+
+@dataclass(slots=True)
+class Worker:
+    """One incarnation of one agent slot."""
+
+    layout: Layout
+    slot: str
+    config: Config
+    clock: Clock
+    actor: Actor
+    disk: Disk
+    events: EventStream
+    signals: Signals
+    containment: Containment
+    runner: Runner = field(init=False)
+    owned: Claimed | None = None
+    decided: End | None = None
+    """The end of the attempt that another process published, or that we published because we must stop."""
+    report: AgentReport = field(init=False)
+    hubs: dict[str, Hub] = field(default_factory=dict)
+    started: float = 0.0
+
+    def __post_init__(self) -> None:
+        me = self.actor.identity
+        self.report = AgentReport(
+            agent=self.slot,
+            pid=me.pid,
+            start_ticks=me.start_ticks,
+            boot_id=me.boot_id,
+            incarnation=me.incarnation,
+            started_at=rfc3339(self.clock.wall()),
+        )
+        self.runner = Runner(
+            clock=self.clock,
+            containment=self.containment,
+            beat=self.beat,
+            beat_s=self.config.health.beat_s,
+            wake_fd=self.signals.wake_fd,
+        )
+        self.heartbeat = self.layout.agent(self.slot) / "heartbeat"
+
+    heartbeat: Path = field(init=False)
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Until told to go. -> exit code."""
+        self.disk.keep_ballast(self.actor.identity.incarnation)
+        with Bell(self.layout.bell("workers")) as bell:
+            bell.open()
+            while not self.signals.stops:
+                self._reload()
+                self.signals.drain()
+                owned = self._claim()
+                if owned is None:
+                    self._idle(bell)
+                else:
+                    self._carry_out(owned)
+        return 0
+
+    def _idle(self, bell: Bell) -> None:
+        if self.signals.stops:
+            return
+        self.say(state="paused" if self._paused() else "idle")
+        alone = not held(self.layout.coordinator_lock)
+        mean = ALONE_S if alone else IDLE_S
+        ready = bell.wait(mean * random.uniform(0.5, 1.5), (self.signals.wake_fd,))
+        if bell.fileno() in ready:
+            bell.take()
+
+    def _claim(self) -> Claimed | None:
+        """The first item of the hints that is ours; without a coordinator also of open/ itself."""
+        if self._paused() or self._disk_low():
+            return None
+        for uid in self._candidates():
+            if self.signals.stops:
+                return None
+            got = self.disk.run(attempts.claim(self.actor, uid))
+            if isinstance(got, Claimed):
+                self.events.emit(Event.ITEM_CLAIMED, uid=uid, id=got.item.id, n=got.n, agent=self.slot)
+                return got
+            if got.standing is Standing.OVER:
+                self.disk.run(attempts.finish(self.actor, uid, day(self.clock.wall())))
+            self.disk.hints.remove(uid)  # it was wrong; if it was made anew meanwhile, the sweep repairs
+        return None
+
+    def _candidates(self) -> Iterator[str]:
+        yield from self.disk.hints.find()
+        if held(self.layout.coordinator_lock):
+            return
+        names = list(self.disk.do_ls("queue/open") or ())
+        start = random.randrange(len(names)) if names else 0
+        yield from (names[start:] + names[:start])[:ALONE_NAMES]
+
+    def _paused(self) -> bool:
+        control = self.layout.control
+        return (control / "pause").exists() or (control / f"pause.{self.slot}").exists()
+
+    def _disk_low(self) -> bool:
+        room = os.statvfs(self.layout.queue)
+        floor = self.config.disk
+        low = room.f_bavail * room.f_frsize < floor.floor_mb << 20
+        low = low or (room.f_files > 0 and room.f_favail < floor.floor_inodes)
+        if low and self.report.last_event != "disk low":
+            self.events.emit(
+                Event.DISK_LOW, free_mb=room.f_bavail * room.f_frsize >> 20, free_inodes=room.f_favail
+            )
+            self.say(last_event="disk low")
+        return low
+
+    # ---- one attempt -----------------------------------------------------------------------------------------------
+
+    def _carry_out(self, owned: Claimed) -> None:
+        self.owned, self.decided = owned, None
+        session = self.layout.session(day(self.clock.wall()), owned.uid, owned.n)
+        self.say(
+            state="preparing",
+            item=owned.uid,
+            id=owned.item.id,
+            title=owned.item.title,
+            attempt=owned.n,
+            project=owned.item.project,
+            session=str(session.relative_to(self.layout.root)),
+            last_event="claimed",
+        )
+        self._ring("coordinator")
+        self.beat()
+        run: AttemptRun | None = None
+        try:
+            try:
+                run = self._attempt(owned)
+                result = run.run()
+            except Broken as e:
+                result = Result(outcome=Outcome.RELEASED, reason=str(e))
+            except HarnessError as e:
+                result = Result(outcome=Outcome.RELEASED, reason=e.what, not_before=self.clock.wall() + 30.0)
+            self._end(owned, result, run)
+        finally:
+            self.owned = None
+            self.containment.kill(
+                f"{owned.uid}.{owned.n}", [run.worktree.path] if run and run.worktree else []
+            )
+            self.containment.release(f"{owned.uid}.{owned.n}")
+        ended = self.report.attempts + 1
+        self.say(state="idle", item=None, id="", title="", attempt=0, project="", session="", attempts=ended)
+        self._ring("coordinator")
+
+    def _attempt(self, owned: Claimed) -> AttemptRun:
+        project = self.config.projects.get(owned.item.project)
+        if project is None:
+            raise ConfigError(f"project {owned.item.project!r} is no longer in config.yaml")
+        return AttemptRun(
+            layout=self.layout,
+            config=self.config,
+            clock=self.clock,
+            runner=self.runner,
+            events=self.events,
+            slot=self.slot,
+            owned=owned,
+            project=project,
+            hub=self._hub(owned.item.project),
+            environ=os.environ,
+            stage=lambda state, event: self.say(state=state, last_event=event),
+            broken=self._why_broken,
+        )
+
+    def _hub(self, name: str) -> Hub:
+        if name not in self.hubs:
+            self.hubs[name] = Hub.open(
+                self.layout,
+                self.config.projects[name],
+                runner=self.runner,
+                durable=self.config.durability is Durability.POWER,
+                clock=self.clock,
+                emit=self.events.emit,
+            )
+        return self.hubs[name]
+
+    def _end(self, owned: Claimed, result: Result, run: AttemptRun | None) -> None:
+        """Salvage first, then decide. Superseded: publish nothing."""
+        self.decided = self.decided or self.disk.run(attempts.decided(owned))
+        if run and (result.salvage or self.decided):
+            self._rescue(run)
+        if self.decided is None:
+            record = self._record(owned, result)
+            if self.disk.run(attempts.end(self.actor, owned, record)) is Ended.WON:
+                self._ended(owned, record)
+                return
+        else:
+            self.disk.run(attempts.abandon(owned))
+        by = self.decided.by if self.decided else "another process"
+        outcome = self.decided.outcome.value if self.decided else None
+        if by != self.actor.name:
+            self.events.emit(Event.ATTEMPT_SUPERSEDED, uid=owned.uid, n=owned.n, by=by, outcome=outcome)
+
+    def _rescue(self, run: AttemptRun) -> None:
+        """Nothing that fails here may keep the attempt from being ended; the worktree stays as it is then."""
+        try:
+            run.rescue()
+        except HarnessError as e:
+            self.events.emit(
+                Event.PROCESS_FAILED, what="salvage", reason=str(e), uid=run.owned.uid, n=run.owned.n
+            )
+
+    def _record(self, owned: Claimed, result: Result) -> End:
+        moment = result.not_before
+        if result.outcome is Outcome.FAILED:
+            retry = self.config.retry
+            delay = retry_delay_s(spent(owned.attempts) + 1, retry.first_delay_s, retry.max_delay_s)
+            moment = self.clock.wall() + delay if delay else None
+        return End(
+            n=owned.n,
+            outcome=result.outcome,
+            by=self.actor.name,
+            reason=result.reason[:8192],
+            sha=result.sha,
+            nonce=self.disk.do_fresh() if result.sha else None,
+            not_before=rfc3339(moment) if moment is not None else None,
+            ended_at=rfc3339(self.clock.wall()),
+        )
+
+    def _ended(self, owned: Claimed, record: End) -> None:
+        self.events.emit(
+            Event.ITEM_SUBMITTED if record.sha else Event.ATTEMPT_ENDED,
+            uid=owned.uid,
+            id=owned.item.id,
+            n=owned.n,
+            outcome=record.outcome.value,
+            reason=record.reason or None,
+            sha=record.sha,
+            agent=self.slot,
+        )
+        if record.outcome is Outcome.DONE and record.sha is None:
+            self.disk.run(attempts.finish(self.actor, owned.uid, day(self.clock.wall())))
+            self.events.emit(Event.ITEM_FINISHED, uid=owned.uid, id=owned.item.id, outcome="done")
+        elif record.sha:
+            submitted.add(self.layout, owned.item.project, owned.uid)
+            self._ring(f"merger.{owned.item.project}")
+
+    # ---- while something runs ----------------------------------------------------------------------------------------
+
+    def beat(self) -> str | None:
+        """Called by the runner every beat_s and at every signal. -> why what runs must be stopped, or None."""
+        self.signals.drain()
+        try:
+            os.utime(self.heartbeat)
+        except OSError:
+            self.heartbeat.touch()
+        owned = self.owned
+        if owned is None:
+            return None
+        if self.decided is None:
+            self.disk.beat(owned.ticket)
+            self.decided = self.disk.run(attempts.decided(owned))
+        if self.decided is None and self.signals.stops > 1:
+            self._release_now(owned)
+        return self._why_broken()
+
+    def _release_now(self, owned: Claimed) -> None:
+        """A stop that we choose: n.end = released first, then the kill, so that it costs no attempt."""
+        record = self._record(owned, Result(outcome=Outcome.RELEASED, reason="the harness was stopped"))
+        if self.disk.run(attempts.end(self.actor, owned, record)) is Ended.WON:
+            self._ended(owned, record)
+            self.decided = record
+        else:
+            self.decided = self.disk.run(attempts.decided(owned)) or record
+
+    def _why_broken(self) -> str | None:
+        if self.decided is None:
+            return None
+        return f"{self.decided.outcome.value} by {self.decided.by}"
+
+    # ---- small -----------------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        if not self.signals.reload:
+            return
+        self.signals.reload = False
+        try:
+            self.config = load(self.layout.config)
+        except ConfigError as e:
+            self.events.emit(Event.CONFIG_REFUSED, reason=str(e))
+            return
+        self.hubs.clear()
+        self.runner.beat_s = self.config.health.beat_s
+
+    def say(self, **changes: object) -> None:
+        """Replace the report, unless it already says so."""
+        before = self.report.to_record()
+        after = AgentReport.from_record(before | changes | {"v": 1})
+        if after == self.report:
+            return
+        if after.state != self.report.state:
+            after = AgentReport.from_record(after.to_record() | {"since": rfc3339(self.clock.wall())})
+        self.report = after
+        reports.write(reports.agent_path(self.layout, self.slot), after)
+
+    def _ring(self, name: str) -> None:
+        Bell(self.layout.bell(name)).ring()
+
+
+def main(layout: Layout, slot: str) -> int:
+    """One worker, from start to exit. -> exit code: 0 told to go, 4 the slot is taken, 78 the configuration is unusable.
+
+    Any other end is a crash: the kernel frees the claim's lock, and the coordinator ends the attempt.
+    """
+    logs.configure(slot, file=layout.logs / f"{slot}.log")
+    clock = SystemClock()
+    config = load(layout.config)
+    open_store(layout)
+    layout.agent(slot).mkdir(parents=True, exist_ok=True)
+    with FileLock(layout.agent(slot) / "lock") as lock:
+        if not lock.try_lock():
+            raise ConflictError(f"a worker {slot} runs already", where=lock.path)
+        with closing(announce(layout, slot)) as presence:
+            events = EventStream(layout, clock, slot)
+            durable = config.durability is Durability.POWER
+            hints = Hints(layout, start=procs.self_id().pid % 8)
+            disk = Disk(layout, clock, durable=durable, hints=hints)
+            worker = Worker(
+                layout=layout,
+                slot=slot,
+                config=config,
+                clock=clock,
+                actor=Actor(identity=presence.identity, stamp=lambda: rfc3339(clock.wall())),
+                disk=disk,
+                events=events,
+                signals=Signals(),
+                containment=Containment.probe(config.sandbox),
+            )
+            events.emit(Event.WORKER_STARTED, agent=slot, pid=os.getpid())
+            worker.say(state="idle", last_event="started")
+            try:
+                code = worker.run()
+            except StoreError as e:
+                events.emit(Event.PROCESS_FAILED, what=slot, reason=str(e))
+                raise
+            worker.say(state="stopped", last_event="stopped")
+            events.emit(Event.WORKER_STOPPED, agent=slot, pid=os.getpid(), attempts=worker.report.attempts)
+            return code
