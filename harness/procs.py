@@ -268,6 +268,17 @@ def environ_marked(mark: str) -> list[ProcessId]:
     return found
 
 
+def marks() -> set[str]:
+    """The attempts that have a living process with their mark; of any root. The same is not found as above."""
+    prefix = f"{MARK}=".encode()
+    found = set()
+    for pid in pids():
+        for entry in (read(pid, "environ") or b"").split(b"\0"):
+            if entry.startswith(prefix):
+                found.add(entry[len(prefix) :].decode("utf-8", "replace"))
+    return found
+
+
 def _has_entry(pid: int, entry: bytes) -> bool:
     environ = read(pid, "environ")
     return environ is not None and entry in environ and entry in environ.split(b"\0")
