@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from harness.agents.base import Activity, AgentEvent, Final, Started, Stream, Usage
+from harness.agents.command import CommandAdapter
 from harness.agents.outcomes import Auth, BadRequest, Crash, Interrupted, Ok, RateLimit, Stalled, TimedOut
 from harness.clock import SystemClock
 from harness.config import Agent, Credential, OutcomeName, Pattern, PromptBy, Sandbox
@@ -357,3 +359,36 @@ def test_a_folder_for_temporary_files_that_the_system_has_cleaned_away_is_made_a
     assert second != first
     remove(Runner(clock=SystemClock(), containment=Containment()), *tmp_folders(link))
     assert not second.exists()
+
+
+class TalkativeAdapter(CommandAdapter):
+    """A tool that reports what happens, as adapters of real agents do."""
+
+    def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
+        match line.decode().split(maxsplit=1):
+            case ["session", name]:
+                return [Started(session=name), Activity(kind="init")]
+            case ["cost", usd]:
+                return [Usage(cost_usd=float(usd), turns=2)]
+            case ["final", text]:
+                return [Final(text=text)]
+            case _:
+                return []
+
+
+def test_what_an_adapter_reads_out_of_the_output_ends_up_in_the_result(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.session.adapter_for", TalkativeAdapter)
+    session = make(
+        "sh", "-c", 'echo "$HARNESS_SESSION" >&2; printf "session s-1\\ncost 0.5\\nfinal all done\\n"'
+    )
+    result = session.run("", timeout_s=60)
+    assert result.text == "all done"
+    assert result.usage == Usage(cost_usd=0.5, turns=2)
+    session.run("", timeout_s=60)
+    session.close()
+    assert session.folder.stderr(2).read_text() == "s-1\n"
+    summary = json.loads(session.folder.summary.read_text())
+    assert summary["session"] == "s-1"
+    assert summary["runs"][0]["usage"] == {"tokens_in": None, "tokens_out": None, "cost_usd": 0.5, "turns": 2}

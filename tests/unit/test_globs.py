@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.globs import matches, matches_any
 
@@ -47,6 +50,34 @@ def test_nothing_leads_out_of_the_tree(pattern: str) -> None:
 def test_one_of_several_is_enough_and_none_is_not() -> None:
     assert matches_any("a/b", ["x", "a/"])
     assert not matches_any("a/b", [])
+
+
+NAMES = st.text(alphabet="ab*?.", min_size=1, max_size=4).filter(lambda name: name not in (".", ".."))
+
+
+def by_regex(path: str, pattern: str) -> bool:
+    """The same rules, written down a second time; backtracks, so only for short texts."""
+    names = pattern.split("/")
+    if names[-1] == "**":
+        names.append("*")
+    elif "*" not in names[-1] and "?" not in names[-1]:
+        names.append("**/")
+    parts = []
+    for name in names:
+        if name in ("**", "**/"):
+            parts.append("(?:[^/]+/)*")
+        else:
+            one = "".join({"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c)) for c in name)
+            parts.append(one + "/")
+    return re.fullmatch("".join(parts), path + "/") is not None
+
+
+@given(
+    st.lists(NAMES, min_size=1, max_size=4),
+    st.lists(st.text("ab.", min_size=1, max_size=3), min_size=1, max_size=4),
+)
+def test_it_agrees_with_a_second_way_to_say_the_same(pattern: list[str], path: list[str]) -> None:
+    assert matches("/".join(path), "/".join(pattern)) == by_regex("/".join(path), "/".join(pattern))
 
 
 def test_no_pattern_is_a_trap() -> None:
