@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.globs import matches, matches_any
@@ -72,6 +72,7 @@ def by_regex(path: str, pattern: str) -> bool:
     return re.fullmatch("".join(parts), path + "/") is not None
 
 
+@settings(deadline=None)  # a slow machine is no failure
 @given(
     st.lists(NAMES, min_size=1, max_size=4),
     st.lists(st.text("ab.", min_size=1, max_size=3), min_size=1, max_size=4),
