@@ -45,7 +45,10 @@ class CoordinatorStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """Numbers of items. `done` is what is done or published; `total` counts every item, cancelled ones too."""
+    """Numbers of items. `publishing`: merged, but not yet in the person's repository; `done`: over and there.
+
+    `total` counts every item, also what is cancelled or about to be admitted.
+    """
 
     waiting: int = 0
     ready: int = 0
@@ -110,7 +113,11 @@ def collect(layout: Layout, clock: Clock) -> Status:
     projects = tuple(_projects(layout))
     drops = _drops(layout)
     if report and coordinator.state not in ("stopped", "silent"):
-        counts, parked, ignored = dict(report.counts), [dict(p) for p in report.parked], dict(report.ignored)
+        counts, parked, ignored = (
+            _counts(layout, report),
+            [dict(p) for p in report.parked],
+            dict(report.ignored),
+        )
         metrics, problems = dict(report.metrics), report.problems
         drops = max(drops - len(ignored), 0)
     else:
@@ -176,16 +183,31 @@ def _drops(layout: Layout) -> int:
     )
 
 
+def _counts(layout: Layout, report: CoordinatorReport) -> dict[str, int]:
+    """The coordinator's numbers; what it does not count (what is over) is counted by names."""
+    counts = dict(report.counts)
+    if "claimed" in counts:
+        counts["running"] = counts.pop("claimed")
+    queue = layout.queue
+    if not {"done", "merged"} & counts.keys():
+        archive = queue / "archive"
+        counts["done"] = sum(len(names_in(archive / day)) for day in names_in(archive))
+    for phase in ("incoming", "rejected"):
+        if phase not in counts:
+            counts[phase] = len(names_in(queue / phase))
+    return counts
+
+
 def _queue(counts: Mapping[str, int], unpublished: int) -> Queue:
-    merged = counts.get("merged", 0)
-    publishing = min(unpublished, merged)
+    over = counts.get("done", 0) + counts.get("merged", 0)
+    publishing = min(unpublished, over)
     return Queue(
         waiting=counts.get("waiting", 0),
         ready=counts.get("ready", 0),
         claimed=counts.get("running", 0),
         merging=counts.get("merging", 0),
         publishing=publishing,
-        done=counts.get("done", 0) + merged - publishing,
+        done=over - publishing,
         parked=counts.get("parked", 0),
         rejected=counts.get("rejected", 0),
         total=sum(counts.values()),
@@ -211,17 +233,15 @@ def _needs(
         what = f"the coordinator (pid {coordinator.pid}) has said nothing for {FRESH_S:.0f} s"
         needs.append(Need(what=what, command="harnessctl doctor"))
     needs += [Need(what=problem) for problem in problems]
+    counted = coordinator.state not in ("stopped", "silent")  # it names what follows among its problems
     for project in projects:
-        if project.publish not in ("ok", "off"):
+        if project.publish not in ("ok", "off") and not counted:
             what = f"project {project.project}: {project.unpublished} merged but not published ({project.publish})"
             needs.append(Need(what=f"{what}: {project.reason}".rstrip(": "), command=project.remedy))
     for agent in agents:
         if agent.health in ("hung", "dead") and coordinator.state == "stopped" and agent.item:
             what = f"{agent.id} died on {agent.item}; its attempt is given up by the next coordinator"
             needs.append(Need(what=what, command="harnessctl run"))
-        elif agent.health == "backing off":
-            what = f"{agent.id} does not stay alive: {agent.last_event}".rstrip(": ")
-            needs.append(Need(what=what, command=f"harnessctl logs {agent.id}"))
     for item in parked:
         name = str(item.get("id") or item.get("uid", ""))
         what = f"{name} is parked: {item.get('reason', '')}".rstrip(": ")

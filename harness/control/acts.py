@@ -123,12 +123,20 @@ def boost(desk: Desk, name: str, priority: int | str = 0) -> Acted:
     band = priority_of(priority)
     seen = desk.view.find(name)
     _refuse_over(seen, "boost")
-    folder = desk.layout.control / "priority"
-    atomicfs.ensure_dir(folder)
-    atomicfs.replace_file(folder / seen.uid, f"{band}\n".encode(), durable=True)
+    _wish(desk, seen.uid, band)
     desk.emit(Event.ITEM_BOOSTED, uid=seen.uid, id=seen.id, priority=band)
     desk.ring()
     return _acted(desk, seen, "boost", Answer(said=Said.DONE, detail=f"priority {band}"))
+
+
+def _wish(desk: Desk, uid: str, band: int) -> None:
+    """state/control/priority/<uid>, whole: made outside of that folder, in which every name is taken for an item."""
+    folder = desk.layout.control / "priority"
+    atomicfs.ensure_dir(folder)
+    private = desk.layout.control / f".priority.{uid}"
+    atomicfs.replace_file(private, f"{band}\n".encode(), durable=True)
+    private.rename(folder / uid)
+    atomicfs.fsync_dir(folder)
 
 
 def priority_of(value: int | str) -> int:

@@ -1,0 +1,135 @@
+"""Making a root: a commented config.yaml, the folders, the hubs. Never overwrites, and may be run again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.config import URL, Config, load, template
+from harness.errors import ConfigError, ConflictError, HarnessError, UsageError
+from harness.layout import Layout
+from harness.root import is_root
+from harness.store.setup import make_folders, self_test
+
+MARKER = "config.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founded:
+    """What is there now."""
+
+    root: Path
+    new: bool
+    """False: it was a root already; what was missing was made, nothing was changed."""
+    config: Config
+    hubs: tuple[str, ...] = ()
+    """Projects whose hubs were made or found usable."""
+    failed: Mapping[str, HarnessError]
+    """Projects that cannot be used yet, and why."""
+
+
+def found(folder: Path, projects: Mapping[str, str], agent: str, *, here: Path | None = None) -> Founded:
+    """Make `folder` a root with these projects (name -> path or URL; relative paths start at `here`).
+
+    Raises UsageError or ConfigError before anything is made when a project is no repository, ConflictError when
+    projects are given for a root that has its configuration already. A project that fails later is in `failed`.
+    """
+    folder = folder.expanduser().resolve()
+    layout = Layout(folder)
+    new = not layout.config.exists()
+    if not new:
+        if not is_root(folder) and not _has_version(layout):
+            raise ConflictError(
+                "there is a config.yaml here that is not ours (it has no `v:`)",
+                where=layout.config,
+                remedy="choose another folder: harnessctl init DIR",
+            )
+        if projects:
+            raise ConflictError(
+                "this is a root already, and its configuration is never overwritten",
+                where=layout.config,
+                remedy="add it there yourself:\n\n"
+                + _snippet(projects)
+                + "\n\n  then: harnessctl config check",
+            )
+    placed = {name: _place(path, folder, here or Path.cwd()) for name, path in projects.items()}
+    text = template(placed, agent) if new else ""
+    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(layout)
+    self_test(layout)
+    if new:
+        _write(layout.config, text)
+    config = load(layout.config)
+    hubs, failed = _hubs(layout, config)
+    return Founded(root=folder, new=new, config=config, hubs=hubs, failed=failed)
+
+
+def parse_project(text: str) -> tuple[str, str]:
+    """``NAME=PATH``. Raises UsageError."""
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise UsageError(f"--project {text!r} is not NAME=PATH", remedy="for example: --project app=../app")
+    return name, path
+
+
+def _has_version(layout: Layout) -> bool:
+    """A root whose queue/ was lost: its config.yaml is still ours."""
+    lines = layout.config.read_bytes().splitlines()
+    return any(line.replace(b" ", b"").startswith(b"v:") for line in lines)
+
+
+def _place(path: str, folder: Path, here: Path) -> str:
+    """The path as it stands in config.yaml: relative ones start there. Raises UsageError when there is no repository."""
+    if URL.match(path):
+        return path
+    full = Path(os.path.abspath(here / Path(path).expanduser()))
+    if not full.is_dir():
+        raise UsageError(
+            f"{full} is no folder", where="--project", remedy="name a clone, a bare repository or a URL"
+        )
+    if not (full / ".git").exists() and not (full / "HEAD").is_file():
+        raise UsageError(
+            f"{full} is not the top of a git repository",
+            where="--project",
+            remedy=f"make it one (git init {full}, then a first commit), or name another folder",
+        )
+    if Path(path).expanduser().is_absolute():
+        return str(full)
+    return os.path.relpath(full, folder)
+
+
+def _snippet(projects: Mapping[str, str]) -> str:
+    lines = ["projects:"]
+    for name, path in projects.items():
+        shown = path if URL.match(path) else os.path.abspath(path)
+        lines += [f"  {name}:", f"    path: {shown}"]
+    return "\n".join("    " + line for line in lines)
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole, and never over a file that appeared meanwhile."""
+    private = path.with_name(f".{path.name}.{os.getpid()}.new")
+    private.write_text(text, encoding="utf-8")
+    try:
+        os.link(private, path)
+    except FileExistsError:
+        raise ConflictError("somebody else made it meanwhile", where=path, remedy="run it again") from None
+    finally:
+        private.unlink()
+
+
+def _hubs(layout: Layout, config: Config) -> tuple[tuple[str, ...], dict[str, HarnessError]]:
+    from harness.control.changes import make_hub
+
+    made: list[str] = []
+    failed: dict[str, HarnessError] = {}
+    for name, project in config.projects.items():
+        try:
+            make_hub(layout, config, project)
+        except (HarnessError, OSError) as e:
+            failed[name] = e if isinstance(e, HarnessError) else ConfigError(str(e), where=f"projects.{name}")
+        else:
+            made.append(name)
+    return tuple(made), failed
