@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import harness
+from harness.config import load
+from harness.config.template import template
 from tests.support import ROOT, environment
 
 PIN = re.compile(r"(?P<name>[a-z0-9._-]+)==(?P<version>[^ ;\\]+)")
@@ -156,3 +158,15 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         (entry,) = [n for n in names if n.endswith("entry_points.txt")]
         assert "harnessctl = harness.cli:main" in archive.read(entry).decode()
     assert {n.split("/")[0] for n in names} == {"harness", f"harness-{harness.__version__}.dist-info"}
+
+
+def test_the_configuration_of_the_checkout_is_the_commented_default_and_is_valid() -> None:
+    assert (ROOT / "config.yaml").read_text() == template({})
+    assert load(ROOT / "config.yaml").projects == {}
+
+
+def test_architecture_is_one_file_that_can_be_read_at_once() -> None:
+    path = ROOT / "ARCHITECTURE.md"
+    if not path.exists():
+        pytest.skip("ARCHITECTURE.md is not written yet")
+    assert len(path.read_text().splitlines()) <= 150
