@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 
 from harness import reports
@@ -22,6 +23,8 @@ class _Known:
     born: float = 0.0
     quick_deaths: int = 0
     next_start: float = 0.0
+    told: bool = False
+    """It was asked to go."""
     asked: frozenset[str] = frozenset()
     """What it was last rung for."""
 
@@ -46,7 +49,7 @@ class Mergers:
             if seen.life is not Life.GONE:
                 continue
             known.handle, known.asked = None, frozenset()
-            if seen.exit_code != 0:
+            if seen.exit_code != 0 and not (known.told and seen.signal == signal.SIGTERM):
                 self.events.emit(
                     Event.MERGER_DIED, project=name, exit_code=seen.exit_code, signal=seen.signal
                 )
@@ -92,6 +95,7 @@ class Mergers:
     def signal_all(self, number: int) -> None:
         for known in self.known.values():
             if known.handle:
+                known.told = True
                 self.launcher.stop(known.handle, number)
 
     def close(self) -> None:

@@ -281,7 +281,7 @@ class Coordinator:
         self.hinting.update()
 
     def _merge(self) -> None:
-        if self.asked >= 2:
+        if self.asked >= 2 or self.merger_stop is not None:
             return
         submitted: dict[str, frozenset[str]] = {}
         for entry in self.index.of(Standing.SUBMITTED):

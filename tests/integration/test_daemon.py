@@ -1,0 +1,279 @@
+"""The whole daemon on real input: a file is dropped, a little later its commit is merged, whatever dies in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import daemon, git
+from tests.support import until
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def commit(name: str, text: str = "x") -> str:
+    return f"echo {text} > {name}; git add -A; git commit -q -m 'change {name}'"
+
+
+def test_a_dropped_file_becomes_a_merged_commit(tmp_path: Path) -> None:
+    with daemon(tmp_path) as d:
+        d.drop("hello", {"prompt": commit("a")})
+        assert d.run_until_idle() == 0
+        assert d.merges() == [f"hello: {commit('a')}"[:107]]
+        assert git(d.app, "show", "main:a") == "x"
+        assert d.items()["hello"].state == "merged"
+        assert not d.ours()
+
+
+def test_uncommitted_work_is_committed_by_the_harness(tmp_path: Path) -> None:
+    with daemon(tmp_path) as d:
+        d.drop("hello", {"prompt": "echo 1 > new; echo 2 >> README.md"})
+        assert d.run_until_idle() == 0
+        assert git(d.app, "show", "main:new") == "1"
+        assert git(d.app, "show", "main:README.md").endswith("2")
+
+
+def test_a_dependant_starts_on_a_base_that_contains_its_dependency(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=3) as d:
+        d.drop(
+            "plan",
+            [
+                {"id": "last", "prompt": "cat a b > c", "depends_on": ["a", "b"]},
+                {"id": "a", "prompt": "echo a > a"},
+                {"id": "b", "prompt": "cat a; echo b > b", "depends_on": ["a"]},
+            ],
+        )
+        assert d.run_until_idle() == 0
+        assert git(d.app, "show", "main:c") == "a\nb"
+
+
+def test_a_red_gate_goes_back_to_the_agent_until_it_passes(tmp_path: Path) -> None:
+    gate = {"name": "good", "run": "grep -q good result || { echo 'say good'; exit 1; }"}
+    with daemon(tmp_path, project={"gates": [gate]}) as d:
+        script = 'if grep -q "say goo[d]" "$HARNESS_PROMPT_FILE"; then echo good > result; else echo bad > result; fi'
+        d.drop("heal", {"prompt": script})
+        assert d.run_until_idle() == 0
+        seen = d.items()["heal"]
+        assert len(seen.attempts) == 1
+        assert [e["round"] for e in d.events("heal_started")] == [1]
+        assert git(d.app, "show", "main:result") == "good"
+
+
+def test_a_gate_that_stays_red_parks_the_item_with_the_reason(tmp_path: Path) -> None:
+    gate = {"name": "never", "run": "echo no luck; exit 3"}
+    with daemon(tmp_path, project={"gates": [gate]}, heal={"rounds": 0}) as d:
+        d.drop("bad", {"prompt": commit("a"), "max_attempts": 2})
+        assert d.run_until_idle() == 1
+        seen = d.items()["bad"]
+        assert seen.state == "parked"
+        assert len(seen.attempts) == 2
+        assert "2 of 2 attempts spent" in seen.reason
+        assert "never" in seen.reason
+        assert d.merges() == []
+
+
+def test_a_conflict_is_returned_with_the_evidence_and_solved_by_the_next_attempt(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=2) as d:
+        # Both start from the same base: each waits until the other's agent runs.
+        meet = tmp_path / "meet"
+        meet.mkdir()
+        wait = f'touch {meet}/$HARNESS_ITEM; while [ "$(ls {meet} | wc -l)" -lt 2 ]; do sleep 0.05; done; '
+        first = wait + "echo one > same"
+        second = (
+            wait
+            + 'if grep -q "onflic[t]" "$HARNESS_PROMPT_FILE"; then echo both >> same; else echo two > same; fi'
+        )
+        d.config["sandbox"] = "none"
+        d.write_config()
+        d.drop("first", {"prompt": first, "priority": 0})
+        d.drop("second", {"prompt": second})
+        assert d.run_until_idle() == 0
+        assert sorted(s.split(":")[0] for s in d.merges()) == ["first", "second"]
+        seen = d.items()
+        returned = [a.verdict for s in seen.values() for a in s.attempts if a.verdict and a.verdict.returned]
+        assert [v.returned for v in returned] == ["conflict"]
+        assert returned[0].files == ("same",)
+
+
+def test_a_killed_workers_attempt_is_expired_and_the_item_done_once(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=2) as d:
+        d.start()
+        flag = tmp_path / "go"
+        d.drop(
+            "slow",
+            {
+                "prompt": f"(setsid sleep 987654 &) ; while [ ! -e {flag} ]; do sleep 0.05; done; {commit('a')}"
+            },
+        )
+        report = d.until_running("slow")
+        d.kill(report)
+        until(lambda: d.events("attempt_expired"), 20, what=f"expired {d.tail()}")
+        assert not [p for p in d.ours() if b"987654" in Path(f"/proc/{p.pid}/cmdline").read_bytes()]
+        flag.touch()
+        seen = d.until_state("slow", "merged")
+        assert [a.end.outcome.value for a in seen.attempts if a.end] == ["expired", "done"]
+        until(d.merges, 20)
+        assert len(d.merges()) == 1
+
+
+def test_a_killed_coordinator_disturbs_no_running_attempt_and_the_next_one_adopts_it(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=2) as d:
+        first = d.start()
+        flag = tmp_path / "go"
+        d.drop("slow", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.05; done; {commit('a')}"})
+        report = d.until_running("slow")
+        first.kill()
+        first.wait(10)
+        d.start()
+        until(lambda: any(e["pid"] == report.pid for e in d.events("worker_adopted")), 20, what=d.tail())
+        flag.touch()
+        seen = d.until_state("slow", "merged")
+        assert len(seen.attempts) == 1
+        again = d.report(report.agent)
+        assert again
+        assert again.pid == report.pid
+
+
+def test_work_goes_on_while_no_coordinator_lives(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        process = d.start()
+        flag = tmp_path / "go"
+        d.drop("one", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.05; done", "commit": "none"})
+        d.until_running("one")
+        d.drop("two", {"prompt": "true", "commit": "none"})
+        d.until_state("two", "ready")
+        process.kill()
+        process.wait(10)
+        flag.touch()
+        assert d.until_state("two", "done").attempts[0].end
+
+
+def test_a_stopped_worker_is_killed_only_when_it_is_silent_and_inactive_and_then_replaced(
+    tmp_path: Path,
+) -> None:
+    with daemon(tmp_path, workers=1, health={"beat_s": 0.1, "hang_s": 1.0}) as d:
+        d.start()
+        flag = tmp_path / "go"
+        d.drop("slow", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.3; done; {commit('a')}"})
+        report = d.until_running("slow")
+        d.kill(report, signal.SIGSTOP)
+        until(lambda: d.events("worker_hung") or d.events("attempt_expired"), 60, what=d.tail())
+        flag.touch()
+        seen = d.until_state("slow", "merged")
+        assert [a.end.outcome.value for a in seen.attempts if a.end] == ["expired", "done"]
+
+
+def test_the_first_term_drains_and_the_attempt_finishes(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        process = d.start()
+        flag = tmp_path / "go"
+        d.drop("slow", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.05; done; {commit('a')}"})
+        d.until_running("slow")
+        process.send_signal(signal.SIGTERM)
+        until(lambda: (r := d.coordinator()) and r.state == "draining", 20)
+        assert process.poll() is None
+        flag.touch()
+        until(lambda: process.poll() is not None, 30, what=d.tail())
+        assert process.returncode == 0
+        assert [a.end.outcome.value for a in d.items()["slow"].attempts if a.end] == ["done"]
+        assert not d.ours()
+
+
+def test_the_second_term_releases_the_attempt_at_no_cost_and_leaves_no_process(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        process = d.start()
+        d.drop("slow", {"prompt": "echo unsaved > work; sleep 9999"})
+        report = d.until_running("slow")
+        until((d.layout.worktree("app", report.agent) / "work").exists)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: (r := d.coordinator()) and r.state == "draining", 20)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: process.poll() is not None, 60, what=d.tail())
+        assert not d.ours()
+        seen = d.items()["slow"]
+        assert [a.end.outcome.value for a in seen.attempts if a.end] == ["released"]
+        assert seen.state == "ready"
+        saved = git(d.layout.hub("app"), "for-each-ref", "--format=%(refname)", "refs/harness/salvage")
+        assert saved
+        assert git(d.layout.hub("app"), "show", f"{saved.splitlines()[0]}:work") == "unsaved"
+
+
+def test_a_checked_out_target_stays_clean_and_is_published_when_it_is_left(tmp_path: Path) -> None:
+    with daemon(tmp_path) as d:
+        git(d.app, "switch", "-q", "main")
+        d.start()
+        d.drop("hello", {"prompt": commit("a")})
+        d.until_state("hello", "merged")
+        until(lambda: d.events("publish_refused"), 20, what=d.tail())
+        assert git(d.app, "status", "--porcelain") == ""
+        assert d.merges() == []
+        until(lambda: (r := d.coordinator()) and any("not published" in p for p in r.problems), 20)
+        git(d.app, "switch", "-q", "work")
+        until(lambda: len(d.merges()) == 1, 60, what=d.tail())
+
+
+def test_a_persons_own_commit_meanwhile_is_kept(tmp_path: Path) -> None:
+    with daemon(tmp_path) as d:
+        d.start()
+        flag = tmp_path / "go"
+        d.drop("slow", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.05; done; {commit('a')}"})
+        d.until_running("slow")
+        git(d.app, "switch", "-q", "main")
+        (d.app / "mine").write_text("mine")
+        git(d.app, "add", ".")
+        git(d.app, "commit", "-q", "-m", "mine")
+        git(d.app, "switch", "-q", "work")
+        flag.touch()
+        until(lambda: "a" in git(d.app, "ls-tree", "--name-only", "main").splitlines(), 60, what=d.tail())
+        assert git(d.app, "show", "main:mine") == "mine"
+
+
+def test_pause_keeps_everybody_from_claiming_until_it_is_removed(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        (d.layout.control / "pause").touch()
+        d.start()
+        d.drop("one", {"prompt": "true", "commit": "none"})
+        d.until_state("one", "ready")
+        until(lambda: (r := d.report("agent-1")) and r.state == "paused", 20)
+        (d.layout.control / "pause").unlink()
+        d.drop("two", {"prompt": "true", "commit": "none"})
+        d.until_state("one", "done")
+
+
+def test_a_changed_config_is_read_at_hup_and_a_broken_one_is_refused(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        process = d.start()
+        until(lambda: d.report("agent-1"), 20)
+        good = d.layout.config.read_text()
+        d.layout.config.write_text("v: 1\nworkrs: 3\n")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: d.events("config_refused"), 20)
+        d.layout.config.write_text(json.dumps(json.loads(good) | {"workers": 2}))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: d.report("agent-2"), 20, what=d.tail())
+
+
+def test_only_one_coordinator_runs_for_a_root(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=0) as d:
+        d.start()
+        until(d.coordinator, 20)
+        second = d.start()
+        until(lambda: second.poll() is not None, 20)
+        assert second.returncode != 0
+        assert "runs already" in d.tail()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that root may read and others not")
+def test_the_agent_runs_in_its_worktree_and_cannot_write_the_queue(tmp_path: Path) -> None:
+    with daemon(tmp_path) as d:
+        target = d.layout.queue / "forged.json"
+        d.drop("evil", {"prompt": f'echo "{{}}" > {target}; pwd > where; env > env'})
+        d.run_until_idle()
+        where = git(d.app, "show", "main:where")
+        assert where.startswith(str(d.layout.state / "worktrees" / "app"))
+        assert not any(e.get("name") == "forged.json" for e in d.events("drop_taken"))
+        assert "HARNESS_ITEM=evil" in git(d.app, "show", "main:env")
