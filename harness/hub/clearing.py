@@ -32,47 +32,60 @@ def locked(repo: Repo, tree: Tree) -> str:
 def remove_ignored(repo: Repo, tree: Tree, saved: Saved) -> str:
     """Removes what is ignored, except caches to keep. -> why that was not possible, or ""."""
     gone = doomed(repo, tree.path, saved.ignored)
-    for i in range(0, len(gone), CHUNK):
+    listed = [path for path in gone if path in saved.ignored]
+    inner = [path for path in gone if path not in saved.ignored]
+    for i in range(0, len(listed), CHUNK):
         repo.git(
             "clean",
             "-fdXq",  # a single -f: nested repositories stay, and are seen below
             "--",
-            *map(os.fsdecode, gone[i : i + CHUNK]),
+            *map(os.fsdecode, listed[i : i + CHUNK]),
             tree=tree,
             env={"GIT_LITERAL_PATHSPECS": "1"},
             ok=(0, 1),
         )
+    # `git clean -X -- a/b` removes all of an ignored `a`, so parts of a folder are removed without it.
+    if not any(_holds_repository(tree.path / os.fsdecode(path)) for path in inner):
+        remove_all(repo, [tree.path / os.fsdecode(path) for path in inner])
     root = os.fsencode(tree.path)
     left = [path for path in gone if os.path.lexists(os.path.join(root, path.rstrip(b"/")))]
     return f"ignored files could not be removed: {os.fsdecode(left[0])}" if left else ""
 
 
+def _holds_repository(folder: Path) -> bool:
+    return any(".git" in dirs or ".git" in files for _, dirs, files in os.walk(folder))
+
+
 def doomed(repo: Repo, root: Path, ignored: tuple[bytes, ...]) -> list[bytes]:
     """Ignored paths that no cache to keep is in; a folder that holds one is taken apart."""
     project = repo.project
+    keep = [pattern.removeprefix("./") for pattern in (*project.keep, *project.copy)]
     found: list[bytes] = []
     pending = list(ignored)
     while pending:
         path = pending.pop()
         name = os.fsdecode(path.rstrip(b"/"))
-        if matches_any(name, project.keep) or matches_any(name, project.copy):
+        if matches_any(name, keep):
             continue
-        below = [
-            p for p in (*project.keep, *project.copy) if p.removeprefix("./").startswith((name + "/", "**"))
-        ]
-        folder = root / name
-        if below and path.endswith(b"/") and any(any(folder.glob(_inside(p, name))) for p in below):
-            for child in sorted(os.scandir(os.fsencode(folder)), key=lambda e: e.name):
-                slash = b"/" if child.is_dir(follow_symlinks=False) else b""
-                pending.append(os.path.join(os.fsencode(name), child.name) + slash)
+        if path.endswith(b"/") and _holds_kept(root, name, keep):
+            with os.scandir(os.fsencode(root / name)) as children:
+                for child in children:
+                    slash = b"/" if child.is_dir(follow_symlinks=False) else b""
+                    pending.append(os.path.join(os.fsencode(name), child.name) + slash)
             continue
         found.append(path)
-    return found
+    return sorted(found)
 
 
-def _inside(pattern: str, name: str) -> str:
-    plain = pattern.removeprefix("./")
-    return plain if plain.startswith("**") else plain[len(name) + 1 :].rstrip("/") or "*"
+def _holds_kept(root: Path, name: str, keep: list[str]) -> bool:
+    """Whether something to keep lies below an ignored folder."""
+    for pattern in keep:
+        if pattern.startswith(("**", "*")):
+            if any((root / name).rglob(pattern.removeprefix("**/").rstrip("/") or "*")):
+                return True
+        elif pattern.startswith(name + "/") and any(root.glob(pattern.rstrip("/"))):
+            return True
+    return False
 
 
 def move_aside(repo: Repo, place: Place, record: Slot | None, why: str) -> Path:
@@ -120,14 +133,16 @@ def discard(repo: Repo, place: Place, record: Slot | None) -> None:
             admins.append(repo.path / "worktrees" / record.admin)
         trash = place.record.with_suffix(".trash")
         if os.path.lexists(place.tree):
-            remove(repo, trash)
+            remove_all(repo, [trash])
             os.rename(place.tree, trash)
         for admin in admins:
             shutil.rmtree(admin, ignore_errors=True)
         place.forget()
-    remove(repo, trash)
+    remove_all(repo, [trash])
 
 
-def remove(repo: Repo, path: Path) -> None:
-    if os.path.lexists(path):
-        repo.git.run_beside(("rm", "-rf", "--one-file-system", "--", str(path)))
+def remove_all(repo: Repo, paths: list[Path]) -> None:
+    """Deletes, in a process of its own, because it may take long. Never follows a link, never crosses a mount."""
+    there = [str(path) for path in paths if os.path.lexists(path)]
+    for i in range(0, len(there), CHUNK):
+        repo.git.run_beside(("rm", "-rf", "--one-file-system", "--", *there[i : i + CHUNK]), ok=(0, 1))

@@ -212,14 +212,13 @@ def _adopt_target(repo: Repo) -> None:
         if "couldn't find remote ref" in e.stderr:
             refuse_target(repo, [repo.project.target + " (missing)"])
         raise unreachable(repo, e) from e
-    if (repo.path / "shallow").exists():
+    tip = repo.refs.read(repo.upstream)
+    if tip is None:  # git takes nothing from a shallow clone into a complete one
         raise ConfigError(
             f"{repo.project.path} is a shallow clone: merges need the history",
             where=f"projects.{repo.project.name}.path",
             remedy="name a complete repository",
         )
-    tip = repo.refs.read(repo.upstream)
-    assert tip is not None
     repo.sync()
     repo.change_refs([f"update {repo.target} {tip}"])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import GitError
-from harness.hub.clearing import discard, doomed, locked, move_aside, remove_ignored
+from harness.hub.clearing import discard, doomed, locked, move_aside, remove_all, remove_ignored
 from harness.hub.copies import copy_files
 from harness.hub.git import GitCommandError, GitInterrupted, Tree
 from harness.hub.repo import BRANCHES, SALVAGED, Repo
@@ -208,16 +208,7 @@ def _wipe(repo: Repo, tree: Tree, sha: str) -> bool:
         _point_head(tree, f"{sha}\n")
         seen = status(repo, tree)
         gone = [*doomed(repo, tree.path, seen.ignored), *seen.untracked, *seen.nested]
-        if gone:
-            repo.git.run_beside(
-                (
-                    "rm",
-                    "-rf",
-                    "--one-file-system",
-                    "--",
-                    *(os.fsdecode(os.path.join(os.fsencode(tree.path), p)) for p in gone),
-                )
-            )
+        remove_all(repo, [tree.path / os.fsdecode(path) for path in gone])
         return not seen.changed and not nested_in_index(repo, tree)
     except GitCommandError:
         return False
