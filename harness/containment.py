@@ -157,19 +157,18 @@ class Containment:
         else:
             cgroups.mark_name(jail_.mark)  # refuses what is no mark
         policy = jail_.policy if self.sandbox is not Sandbox.NONE else None
+        if policy is not None:
+            spec += [word for path in policy.write for word in ("--write", str(path))]
+            spec += [word for path in policy.read for word in ("--read", str(path))]
         if policy is not None and self.sandbox is Sandbox.BWRAP:
-            inner = ["--init", "1", "--mark", jail_.mark]
-            if status is not None:
-                inner += ["--status", str(status)]
             bwrap = mechanisms.bwrap_argv(policy.write, policy.read, policy.hide)
             spec += [word for argument in bwrap for word in ("--bwrap", argument)]
+            inner = ["--init", "1", "--mark", jail_.mark]
+            inner += [] if status is None else ["--status", str(status)]
             return mechanisms.jail_argv(spec, mechanisms.jail_argv(inner, argv))
-        for name in self.namespaces:
-            spec += ["--namespaces", name]
         if policy is not None:
-            spec += ["--landlock", "1"]
-            for option, paths in (("write", policy.write), ("read", policy.read), ("hide", policy.hide)):
-                spec += [word for path in paths for word in (f"--{option}", str(path))]
+            spec += ["--landlock", "1", *(word for path in policy.hide for word in ("--hide", str(path)))]
+        spec += [word for name in self.namespaces for word in ("--namespaces", name)]
         return mechanisms.jail_argv(spec, argv)
 
     def kill(self, mark: str, below: Iterable[Path] = ()) -> int:

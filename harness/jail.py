@@ -39,9 +39,10 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_SLAVE = 2, 4, 8, 0x1000, 0x4000, 1 << 19
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
-# What root could use to read around Landlock (raw memory and devices) or to harm the host. capabilities(7):
-# SYS_MODULE, SYS_RAWIO, SYS_BOOT, SYS_TIME, MKNOD, MAC_OVERRIDE, MAC_ADMIN, PERFMON, BPF
-DROPPED_CAPABILITIES = (16, 17, 22, 25, 27, 32, 33, 38, 39)
+# What Docker leaves to root in a container, without MKNOD: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID,
+# SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, AUDIT_WRITE, SETFCAP. With the others root reads around Landlock:
+# raw memory, raw devices, and with SYS_ADMIN (since about Linux 6.16) the environment of any process.
+KEPT_CAPABILITIES = frozenset((0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 29, 31))
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = (1 << n for n in range(6))
 MAKE_CHAR, MAKE_DIR, MAKE_REG, MAKE_SOCK, MAKE_FIFO, MAKE_BLOCK, MAKE_SYM = (1 << n for n in range(6, 13))
@@ -215,6 +216,8 @@ def restrict(spec: Spec) -> None:
 
 def unaliased(path: str) -> str:
     """A link that an earlier attempt has put in the way would lead the permission elsewhere."""
+    if not os.path.lexists(path):
+        raise JailError(f"{path}: does not exist, so it cannot be made writable or readable")
     if os.path.realpath(path) != path:
         raise JailError(
             f"{path}: is reached through a symbolic link; only real paths are made writable or readable"
@@ -360,8 +363,8 @@ def become(spec: Spec, supervisor: int, mask: set[int]) -> None:
         os._exit(125)
     if spec.landlock:
         if os.geteuid() == 0:
-            for capability in DROPPED_CAPABILITIES:
-                prctl(PR_CAPBSET_DROP, capability)
+            for capability in set(range(64)) - KEPT_CAPABILITIES:
+                prctl(PR_CAPBSET_DROP, capability)  # EINVAL for those that this kernel does not know
         if prctl(PR_SET_NO_NEW_PRIVS, 1) != 0:
             raise fail("prctl PR_SET_NO_NEW_PRIVS")
         restrict(spec)
@@ -445,6 +448,8 @@ def build(spec: Spec) -> None:
         with open(f"{spec.cgroup}/cgroup.procs", "w") as f:
             f.write("0")
     if spec.bwrap:
+        for path in (*spec.write, *spec.read):
+            unaliased(path)
         pid, init = start_bwrap(spec, mask)
         leave(supervise(pid, init))
     if not spec.namespaces:
@@ -481,9 +486,19 @@ def leave(status: int) -> None:
     os._exit(code if code >= 0 else 128 - code)
 
 
+def restore_locale() -> None:
+    """The interpreter sets LC_CTYPE where there is no locale (PEP 538); the command must not see that."""
+    with open("/proc/self/environ", "rb") as f:
+        given = [entry for entry in f.read().split(b"\0") if entry.startswith(b"LC_CTYPE=")]
+    os.environb.pop(b"LC_CTYPE", None)
+    if given:
+        os.environb[b"LC_CTYPE"] = given[0].partition(b"=")[2]
+
+
 def main() -> None:
     spec = Spec(sys.argv[1:])
     try:
+        restore_locale()
         if spec.status >= 0:
             os.set_inheritable(spec.status, False)
         if spec.mark:
