@@ -15,6 +15,7 @@ dropbox        which files in the drop box are ready to be taken
 drops          text of a drop -> drafts of items, or all reasons against it
 hints          ready/: where claimable items are probably found
 view           reading the store for people: every item with its state
-fsck           every invariant that can be checked on the tree
+fsck           every invariant that can be checked on the tree (invariants: of one item; provenance: of drops)
+repair         what can be put right without guessing
 =============  =====================================================================================
 """

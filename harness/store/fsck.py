@@ -1,0 +1,236 @@
+"""Checks a whole store: every invariant that shows on the tree, and what crashes and people leave behind.
+
+Only reads. On a store that is in use things move while they are read; therefore what is found is looked for a second
+time, and only what is there twice is reported. What needs no guessing is repaired by `repair`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from harness.errors import HarnessError
+from harness.layout import STORE_FOLDERS, fan
+from harness.model import UID, Act, Item, Outcome, Stub, VerdictKind
+from harness.store import provenance
+from harness.store.cells import Standing, look, stub_path
+from harness.store.disk import Disk
+from harness.store.invariants import Cells, broken, read_cells
+from harness.store.names import REJECTED
+from harness.store.setup import check_format
+from harness.store.survey import Survey
+from harness.store.violations import Hubs, Repair, Violation, foreign
+
+
+def nobody(_incarnation: str) -> bool:
+    """Nobody is alive: for a store on which nothing runs."""
+    return False
+
+
+def check(disk: Disk, *, hubs: Hubs | None = None, alive: Callable[[str], bool] = nobody) -> list[Violation]:
+    """Everything that is wrong, in no particular order; empty for a healthy store. `alive`: is an incarnation present?
+
+    `Violation.harmless` tells what every crash leaves behind from what must never be. With `hubs` also: every commit
+    that a cell names can be read, and verdicts agree with the target.
+    """
+    found = list(_pass(Survey(disk, hubs, alive)))
+    if not found:
+        return found
+    again = set(_pass(Survey(disk, hubs, alive)))
+    return [v for v in found if v in again]
+
+
+def _pass(survey: Survey) -> Iterator[Violation]:
+    yield from _folders(survey)
+    for phase in ("open", "waiting"):
+        for uid in survey.names(f"queue/{phase}"):
+            yield from _item(survey, f"queue/{phase}/{uid}", uid)
+    for day in survey.names("queue/archive"):
+        for uid in survey.names(f"queue/archive/{day}"):
+            yield from _item(survey, f"queue/archive/{day}/{uid}", uid, day)
+    yield from provenance.incoming(survey)
+    yield from provenance.rejected(survey)
+    yield from provenance.batches(survey)
+    for places in survey.places.values():
+        for second in places[1:]:
+            yield Violation(invariant="I1", path=second, what=f"is also {places[0]}")
+    yield from _stubs(survey)
+    yield from provenance.ids(survey)
+    yield from _hints(survey)
+    yield from _tmp(survey)
+
+
+# ---- the folders -----------------------------------------------------------------------------------------------------
+
+
+def _folders(survey: Survey) -> Iterator[Violation]:
+    layout = survey.disk.layout
+    try:
+        check_format(layout)
+    except HarnessError as e:
+        missing = not (layout.queue / "FORMAT").exists()
+        yield Violation(
+            invariant="format",
+            path="queue/FORMAT",
+            what="is missing" if missing else e.what,
+            repair=Repair.MAKE if missing else None,
+        )
+    queue = os.stat(layout.queue)
+    if queue.st_mode & stat.S_IWOTH:
+        yield Violation(invariant="mode", path="queue", what="everybody may write here", repair=Repair.MODE)
+    for name in STORE_FOLDERS:
+        path = f"queue/{name}"
+        try:
+            info = os.lstat(layout.queue / name)
+        except FileNotFoundError:
+            yield Violation(invariant="format", path=path, what="is missing", repair=Repair.MAKE)
+            continue
+        mode = stat.S_IMODE(info.st_mode)
+        if not stat.S_ISDIR(info.st_mode):
+            yield Violation(invariant="format", path=path, what="is no folder")
+        elif info.st_dev != queue.st_dev:
+            yield Violation(invariant="format", path=path, what="is on another file system than queue/")
+        elif mode & 0o777 != 0o700:
+            yield Violation(
+                invariant="mode", path=path, what=f"has mode {mode:o}, not 700", repair=Repair.MODE
+            )
+
+
+# ---- items -----------------------------------------------------------------------------------------------------------
+
+
+def _item(survey: Survey, place: str, uid: str, day: str = "") -> Iterator[Violation]:
+    if not UID.match(uid) or survey.disk.do_ls(place) is None:
+        yield foreign(place)
+        return
+    survey.saw(uid, place)
+    cells = read_cells(survey.disk, place, uid)
+    for invariant, name, what in broken(cells):
+        repair = Repair.ASIDE if invariant == "foreign" else None
+        path = f"{place}/{name}" if name else place
+        yield Violation(invariant=invariant, path=path, what=what, repair=repair)
+    if not cells.whole or cells.item is None:
+        return
+    yield from _stubbed(survey, cells, place, day)
+    if place.startswith("queue/open/"):
+        yield from _abandoned(survey, cells, place)
+        _note_ready(survey, uid)
+    if survey.hubs:
+        yield from _git(survey.hubs, cells, cells.item, place)
+
+
+def _stubbed(survey: Survey, cells: Cells, place: str, day: str) -> Iterator[Violation]:
+    """I6: archived = terminal and stubbed; a stub says what the terminal cell says."""
+    stub = survey.stub(cells.uid)
+    terminal = cells.terminal()
+    outcome = cells.outcome(terminal[-1]) if terminal else None
+    if outcome is None:
+        if day:
+            yield Violation(invariant="I6", path=place, what="is archived without a terminal cell")
+        if stub:
+            what = f"says {stub.outcome}, but the item is not over"
+            yield Violation(invariant="I6", path=stub_path(cells.uid), what=what)
+        return
+    if place.startswith("queue/open/"):
+        what = f"is over ({outcome[0]}) and not archived"
+        yield Violation(invariant="finish", path=place, what=what, repair=Repair.FINISH)
+    if day and stub is None:
+        yield Violation(invariant="I6", path=place, what="is archived without a stub", repair=Repair.STUB)
+    elif day and stub and stub.day != day:
+        yield Violation(invariant="I6", path=place, what=f"is in archive/{day}, its stub says {stub.day}")
+    if stub and (stub.outcome, stub.sha, stub.n) != (*outcome, terminal[-1]):
+        what = (
+            f"says {stub.outcome} by attempt {stub.n}, the cells say {outcome[0]} by attempt {terminal[-1]}"
+        )
+        yield Violation(invariant="I6", path=stub_path(cells.uid), what=what)
+
+
+def _abandoned(survey: Survey, cells: Cells, place: str) -> Iterator[Violation]:
+    """A claim without an end whose lock is free: its owner is dead. (A lock of another host is not seen here.)"""
+    n = max(cells.claims, default=0)
+    path = f"{place}/{n}.claim"
+    if (
+        not n
+        or n in cells.ends
+        or not survey.is_free(path)
+        or survey.alive(cells.claims[n].owner.incarnation)
+    ):
+        return
+    owner = cells.claims[n].owner
+    repair = Repair.EXPIRE if cells.claims[n].act is Act.RUN else Repair.COMPLETE
+    what = f"its owner ({owner.name or owner.incarnation}) is dead, and nobody has ended it"
+    yield Violation(invariant="expire", path=path, what=what, repair=repair)
+
+
+def _note_ready(survey: Survey, uid: str) -> None:
+    seen = survey.disk.run(look(uid))
+    last = seen.attempts[-1].end if seen.attempts else None
+    is_due = not (last and last.not_before) or survey.disk.do_passed(last.not_before)
+    if seen.standing is Standing.READY and seen.item and is_due:
+        survey.ready[uid] = seen.item.priority
+
+
+def _git(hubs: Hubs, cells: Cells, item: Item, place: str) -> Iterator[Violation]:
+    """I18: every commit that a cell names can be read. I12: verdicts say what the target holds."""
+    for n, end in sorted(cells.ends.items()):
+        if end.outcome is not Outcome.DONE or end.sha is None:
+            continue
+        if not hubs.readable(item.project, end.sha):
+            what = f"names the commit {end.sha}, which cannot be read"
+            yield Violation(invariant="I18", path=f"{place}/{n}.end", what=what)
+            continue
+        if (verdict := cells.verdicts.get(n)) is None:
+            continue
+        path = f"{place}/{n}.verdict"
+        found = hubs.merged(item.project, cells.uid, n, end.sha)
+        if verdict.kind is not VerdictKind.MERGED:
+            if found:
+                what = f"says {verdict.kind.value}, but the target holds it as {found}"
+                yield Violation(invariant="I12", path=path, what=what)
+        elif verdict.merged and not hubs.readable(item.project, verdict.merged):
+            what = f"names the merge {verdict.merged}, which cannot be read"
+            yield Violation(invariant="I18", path=path, what=what)
+        elif found != verdict.merged:
+            what = f"says merged as {verdict.merged}, the target has {found or 'no merge of it'}"
+            yield Violation(invariant="I12", path=path, what=what)
+
+
+# ---- stubs, hints, tmp -----------------------------------------------------------------------------------------------
+
+
+def _stubs(survey: Survey) -> Iterator[Violation]:
+    for hh in survey.names("queue/done"):
+        for uid in survey.names(f"queue/done/{hh}"):
+            path = f"queue/done/{hh}/{uid}"
+            if not UID.match(uid) or fan(uid) != hh:
+                yield foreign(path)
+                continue
+            stub = yield from survey.read(path, Stub)
+            if not isinstance(stub, Stub) or uid in survey.places or stub.outcome == REJECTED:
+                continue
+            # Of a day that was rolled up nothing is missed; of one that is there, everything must be.
+            if survey.disk.do_ls(f"queue/archive/{stub.day}") is not None:
+                yield Violation(invariant="I1", path=path, what=f"the item is {stub.outcome}, but nowhere")
+
+
+def _hints(survey: Survey) -> Iterator[Violation]:
+    hinted = survey.disk.hints.all()
+    for uid, places in hinted.items():
+        for k, (_, path) in enumerate(places):
+            if k or uid not in survey.ready:
+                what = "is there twice" if uid in survey.ready else "is for an item that cannot be claimed"
+                short = os.path.relpath(path, survey.disk.layout.root)
+                yield Violation(invariant="hint", path=short, what=what, repair=Repair.DROP_HINT)
+    for uid in survey.ready.keys() - hinted.keys():
+        what = "may be claimed, but has no hint"
+        yield Violation(invariant="hint", path=f"queue/open/{uid}", what=what, repair=Repair.ADD_HINT)
+
+
+def _tmp(survey: Survey) -> Iterator[Violation]:
+    for name in survey.names("queue/tmp"):
+        path = f"queue/tmp/{name}"
+        owner = name.rsplit(".", 1)[0] if name.endswith(".ballast") else name.rsplit(".", 2)[0]
+        if not survey.alive(owner) and survey.is_free(path):
+            what = f"was left by {owner}, which is dead"
+            yield Violation(invariant="tmp", path=path, what=what, repair=Repair.SWEEP)
