@@ -51,7 +51,9 @@ why_option = click.option("--why", default="", metavar="TEXT", help="The reason,
 @click.option("--without-waiting", is_flag=True, help="Also run what waits for something, now.")
 @why_option
 @invoked
-def retry(here: Invocation, /, extra: int, resume: bool, without_waiting: bool, why: str, **chosen: Any) -> int:
+def retry(
+    here: Invocation, /, extra: int, resume: bool, without_waiting: bool, why: str, **chosen: Any
+) -> int:
     """Let a parked item run again."""
     from harness.control import acts
 

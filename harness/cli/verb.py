@@ -34,7 +34,7 @@ class Invocation:
             self._layout = find_root(self.root)
         return self._layout
 
-    def desk(self) -> Desk:
+    def desk(self, *, any_format: bool = False) -> Desk:
         """To be used as a context. Raises NotFoundError, ConfigError, StoreError."""
         from harness import logs
         from harness.control.desk import Desk
@@ -42,7 +42,7 @@ class Invocation:
         logs.configure(
             "harnessctl", stream=sys.stderr, level=logs.Level.DEBUG if self.verbose else logs.Level.ERROR
         )
-        return Desk(self.layout())
+        return Desk(self.layout(), any_format=any_format)
 
     def config(self) -> Config:
         """Raises ConfigError with every problem."""

@@ -11,5 +11,6 @@ dropping   new work: put a file into the drop box, and hear what became of it
 waiting    following items until they need no more work
 changes    what an attempt changed, from the hub
 founding   making a root
+checking   fsck: every invariant of the store and its hubs
 =========  ==================================================================================
 """

@@ -1,0 +1,105 @@
+"""harnessctl logs"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from harness.cli.completing import complete_agents
+from harness.cli.output import say
+from harness.cli.verb import Invocation, invoked, verb
+from harness.errors import NotFoundError
+from harness.layout import Layout
+
+POLL_S = 0.2
+KINDS = (".log", ".out")
+"""What a process logged, and what it (or Python) wrote besides, such as the reason why it could not start."""
+
+
+@verb("logs", example="$ harnessctl logs agent-1 -f\n$ harnessctl logs merger.app -n 200")
+@click.argument("agent", metavar="AGENT", shell_complete=complete_agents)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written now, until Ctrl-C.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Last lines.",
+)
+@invoked
+def logs(here: Invocation, agent: str, follow: bool, lines: int) -> None:
+    """What a worker or merger logged (agent-1, merger.app)."""
+    layout = here.layout()
+    files = files_of(layout, agent)
+    for path in files:
+        if len(files) > 1:
+            here.note(f"==> {path.relative_to(layout.root)} <==")
+        for line in tail(path, lines):
+            say(line)
+    if follow:
+        sys.stdout.flush()
+        for line in following(files[-1] if files[-1].suffix == ".log" else files[0]):
+            say(line)
+            sys.stdout.flush()
+
+
+def files_of(layout: Layout, agent: str) -> list[Path]:
+    """The log files of a slot that hold something. Raises NotFoundError with the names there are."""
+    known = sorted({path.name.removesuffix(kind) for kind in KINDS for path in layout.logs.glob(f"*{kind}")})
+    if agent in known:
+        files = [layout.logs / f"{agent}{kind}" for kind in reversed(KINDS)]
+        found = [path for path in files if path.exists() and path.stat().st_size]
+        return found or [path for path in files if path.exists()]
+    if agent == "coordinator":
+        raise NotFoundError(
+            "the coordinator logs to its standard output",
+            where=layout.logs,
+            remedy="where it was started; as a service: journalctl -u harness",
+        )
+    raise NotFoundError(
+        f"there is no log of {agent!r}",
+        where=layout.logs,
+        remedy=f"there is: {', '.join(known)}"
+        if known
+        else "nothing was logged yet: was harnessctl run started?",
+    )
+
+
+def tail(path: Path, count: int) -> list[str]:
+    """The last lines; when the file is young, those of the one that was rotated away before it too."""
+    lines: deque[str] = deque(maxlen=count)
+    for one in (path.with_name(f"{path.name}.1"), path):
+        try:
+            with one.open(encoding="utf-8", errors="backslashreplace") as stream:
+                lines.extend(line.rstrip("\n") for line in stream)
+        except FileNotFoundError:
+            continue
+    return list(lines)
+
+
+def following(path: Path) -> Iterator[str]:
+    """Lines that are written from now on, also after the file was rotated."""
+    stream = path.open(encoding="utf-8", errors="backslashreplace")
+    stream.seek(0, 2)
+    rest = ""
+    while True:
+        if text := stream.read():
+            *whole, rest = (rest + text).split("\n")
+            yield from whole
+            continue
+        try:
+            fresh = path.stat()
+        except FileNotFoundError:
+            fresh = None
+        if fresh and fresh.st_ino != Path(f"/proc/self/fd/{stream.fileno()}").stat().st_ino:
+            stream.close()
+            stream = path.open(encoding="utf-8", errors="backslashreplace")
+            continue
+        time.sleep(POLL_S)

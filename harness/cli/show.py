@@ -1,0 +1,161 @@
+"""harnessctl show"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.completing import complete_items
+from harness.cli.items import summary
+from harness.cli.output import emit, heading, say, table
+from harness.cli.verb import Invocation, invoked, json_option, verb
+from harness.model import Act, State
+
+if TYPE_CHECKING:
+    from harness.layout import Layout
+    from harness.model import Attempt
+    from harness.store.view import Seen
+
+
+@verb("show", example="$ harnessctl show fix-login\n$ harnessctl show fix-login --json | jq '.attempts[-1]'")
+@click.argument("name", metavar="ID", shell_complete=complete_items)
+@json_option
+@invoked
+def show(here: Invocation, name: str, as_json: bool) -> None:
+    """Everything known of one item: its attempts, its prompt, where to look."""
+    with here.desk() as desk:
+        seen = desk.view.find(name)
+    layout = here.layout()
+    if as_json:
+        emit(details(seen, layout))
+    else:
+        _page(seen, layout)
+
+
+def details(seen: Seen, layout: Layout) -> dict[str, Any]:
+    """One item as JSON: `id, uid, state, attempts[]` are kept for ever."""
+    item = seen.item
+    more: dict[str, Any] = {}
+    if item:
+        more = {
+            "prompt": item.prompt,
+            "agents": list(item.agents),
+            "depends_on": [
+                {"id": dep, "uid": uid, "optional": dep in item.optional_deps}
+                for dep, uid in item.deps.items()
+            ],
+            "files": list(item.files),
+            "protected": list(item.protected),
+            "not_before": item.not_before,
+            "max_attempts": item.max_attempts,
+            "timeout_s": item.timeout_s,
+            "max_budget_usd": item.max_budget_usd,
+            "commit": item.commit.value,
+            "source": dict(item.source),
+            "drop": item.drop,
+        }
+    attempts = [_attempt(seen, one, layout) for one in seen.attempts]
+    return {**summary(seen), **more, "place": seen.place, "attempts": attempts}
+
+
+def _attempt(seen: Seen, one: Attempt, layout: Layout) -> dict[str, Any]:
+    claim, end, verdict = one.claim, one.end, one.verdict
+    tools = seen.item.agents if seen.item else ()
+    is_run = claim is None or claim.act is Act.RUN
+    return {
+        "n": one.n,
+        "agent": (end.agent if end and end.agent else tools[0] if tools and is_run else None),
+        "slot": claim.owner.name if claim else None,
+        "act": claim.act.value if claim else None,
+        "claimed_at": claim.claimed_at if claim else None,
+        "ended_at": end.ended_at if end else None,
+        "outcome": end.outcome.value if end else None,
+        "reason": (end.reason if end else "") or "",
+        "sha": end.sha if end else None,
+        "verdict": verdict.kind.value if verdict else None,
+        "verdict_reason": verdict.why if verdict else "",
+        "merged": verdict.merged if verdict else None,
+        "evidence": verdict.evidence if verdict else "",
+        "branch": claim.branch if claim and claim.branch else None,
+        "session": _session(layout, seen.uid, one.n),
+        "granted_by": one.grant.by if one.grant else None,
+    }
+
+
+def _session(layout: Layout, uid: str, n: int) -> str | None:
+    """The folder of an attempt's session, below the root."""
+    found = sorted(layout.sessions.glob(f"*/{uid}.{n}"))
+    return str(found[-1].relative_to(layout.root)) if found else None
+
+
+def _page(seen: Seen, layout: Layout) -> None:
+    item = seen.item
+    heading_text = f"{seen.id}: {item.title}" if item else seen.id
+    heading(_plain(heading_text))
+    rows = [("state", seen.state.value + (f": {seen.reason}" if seen.reason else "")), ("uid", seen.uid)]
+    if item:
+        rows += [
+            ("project", item.project),
+            ("agent", ", ".join(item.agents)),
+            ("priority", str(item.priority)),
+            ("convoy", item.convoy),
+            ("depends on", ", ".join(item.deps)),
+            ("files", ", ".join(item.files)),
+            ("not before", item.not_before or ""),
+            ("labels", ", ".join(f"{k}={v}" for k, v in item.labels.items())),
+            ("admitted", f"{item.admitted_at} from {item.drop}" if item.drop else item.admitted_at),
+        ]
+    rows.append(("on disk", seen.place))
+    table([(key, value) for key, value in rows if value], indent="  ")
+    if seen.attempts:
+        _attempts(seen, layout)
+    if item:
+        say()
+        heading("Prompt")
+        say("\n".join("  " + line for line in item.prompt.strip().splitlines()))
+    if commands := _commands(seen):
+        say()
+        heading("Next")
+        for command in commands:
+            say(f"  {command}")
+
+
+def _attempts(seen: Seen, layout: Layout) -> None:
+    say()
+    heading("Attempts")
+    rows = []
+    for one in (_attempt(seen, x, layout) for x in seen.attempts):
+        outcome = one["verdict"] or one["outcome"] or "running"
+        why = one["verdict_reason"] or one["reason"]
+        commit = (one["merged"] or one["sha"] or "")[:12]
+        rows.append((str(one["n"]), one["slot"] or "", one["claimed_at"] or "", outcome, commit, why))
+    table(rows, ("n", "by", "claimed at", "outcome", "commit", "why"), "  ")
+    last = _attempt(seen, seen.attempts[-1], layout)
+    if last["evidence"]:
+        say()
+        heading("Why it came back")
+        say("\n".join("  " + line for line in last["evidence"].splitlines()[:40]))
+    if last["session"]:
+        say()
+        say(f"  what the agent did: {last['session']}/")
+
+
+def _commands(seen: Seen) -> list[str]:
+    match seen.state:
+        case State.PARKED:
+            return [f"harnessctl retry {seen.uid}", f"harnessctl cancel {seen.uid}"]
+        case State.RUNNING | State.MERGING | State.MERGED:
+            return [f"harnessctl diff {seen.uid}"]
+        case State.WAITING:
+            return [f"harnessctl retry --without-waiting {seen.uid}"]
+        case State.REJECTED:
+            return [f"correct {seen.place}/raw.* and submit it again"]
+        case _:
+            return []
+
+
+def _plain(text: str) -> str:
+    from harness.terminal import printable_line
+
+    return printable_line(text)
