@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @json_option
 @invoked
 def show(here: Invocation, name: str, as_json: bool) -> None:
-    """Everything known of one item: its attempts, its prompt, where to look."""
+    """Everything known of one item, and where to look."""
     with here.desk() as desk:
         seen = desk.view.find(name)
     layout = here.layout()

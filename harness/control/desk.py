@@ -105,6 +105,89 @@ class Desk:
 class _Voice:
     """`store.disk.Hands` of somebody who only ever interrupts: never suspects, never kills."""
 
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        by: str = "",
+        name: str = "cli",
+        clock: Clock | None = None,
+        any_format: bool = False,
+    ) -> None:
+        """`any_format`: do not refuse a store whose FORMAT is lost, for whoever repairs it."""
+        if not any_format:
+            check_format(layout)
+        self.layout = layout
+        self.clock = clock or SystemClock()
+        self.by = by or user_name()
+        """Who acts, as records and events name them."""
+        self.name = name
+        self._presence: Presence | None = None
+        self.disk = Disk(layout, self.clock, hands=_Voice(layout), hubs=self.hub)
+        self.view = View(self.disk)
+
+    def close(self) -> None:
+        self.disk.close()
+        if self._presence is not None:
+            self._presence.close()
+
+    @functools.cached_property
+    def actor(self) -> Actor:
+        """Our incarnation, announced before it makes anything in queue/tmp/; who only reads leaves no trace."""
+        self._presence = announce(self.layout, self.name)
+        return Actor(self._presence.identity, stamp=self.stamp)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def stamp(self) -> str:
+        """Now, as records say it."""
+        return rfc3339(self.clock.wall())
+
+    def today(self) -> str:
+        return day(self.clock.wall())
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """Raises ConfigError; loaded when first needed, since most reading does without."""
+        from harness.config import load
+
+        return load(self.layout.config)
+
+    def coordinator(self) -> ProcessId | None:
+        """The living coordinator of this root."""
+        return status.coordinator_process(self.layout)
+
+    def ring(self, *, work: bool = False) -> None:
+        """Tell the coordinator that something changed, and, with `work`, a worker that there may be something to do."""
+        Bell(self.layout.bell("coordinator")).ring()
+        if work:
+            Bell(self.layout.bell("workers")).ring()
+
+    def emit(self, event: Event, **values: str | int | None) -> None:
+        """Write one event of a person's act into the durable stream."""
+        from harness.events import EventStream
+
+        stream = EventStream(self.layout, self.clock, self.name)
+        try:
+            stream.emit(event, Level.INFO, by=self.by, **values)
+            stream.sync()
+        finally:
+            stream.close()
+
+    def hub(self, project: str) -> Any:
+        """The hub of a project, for the lane. Raises ConfigError for a project that is not configured any more."""
+        from harness.control.changes import open_hub
+
+        return open_hub(self, project)
+
+
+class _Voice:
+    """`store.disk.Hands` of somebody who only ever interrupts: never suspects, never kills."""
+
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
