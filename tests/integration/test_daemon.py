@@ -52,7 +52,7 @@ def test_a_dependant_starts_on_a_base_that_contains_its_dependency(tmp_path: Pat
 
 
 def test_a_red_gate_goes_back_to_the_agent_until_it_passes(tmp_path: Path) -> None:
-    gate = {"name": "good", "run": "grep -q good result || { echo 'say good'; exit 1; }"}
+    gate = {"name": "good", "run": "grep -q good result || { echo 'say' 'good'; exit 1; }"}
     with daemon(tmp_path, project={"gates": [gate]}) as d:
         script = 'if grep -q "say goo[d]" "$HARNESS_PROMPT_FILE"; then echo good > result; else echo bad > result; fi'
         d.drop("heal", {"prompt": script})
