@@ -58,8 +58,10 @@ class Place:
         )
 
 
-def git(*args: str, cwd: Path) -> None:
-    subprocess.run(["git", *args], cwd=cwd, check=True, capture_output=True)
+def git(*args: str, cwd: Path, stdin: bytes = b"") -> str:
+    me = ("-c", "user.name=Test", "-c", "user.email=test@example.invalid")
+    done = subprocess.run(["git", *me, *args], cwd=cwd, check=True, capture_output=True, input=stdin)
+    return done.stdout.decode().strip()
 
 
 def make_place(root: Path) -> None:
@@ -80,9 +82,8 @@ def make_place(root: Path) -> None:
     hub = root / "state/repos/app.git"
     hub.mkdir(parents=True)
     git("init", "-q", "--bare", "-b", "main", ".", cwd=hub)
-    tree = subprocess.check_output(["git", "mktree"], input=b"", cwd=hub).decode().strip()
-    git("update-ref", "refs/heads/main", subprocess.check_output(
-        ["git", "commit-tree", "-m", "first", tree], cwd=hub).decode().strip(), cwd=hub)  # fmt: skip
+    first = git("commit-tree", "-m", "first", git("mktree", cwd=hub), cwd=hub)
+    git("update-ref", "refs/heads/main", first, cwd=hub)
     for slot in ("agent-1", "agent-2"):
         git(
             "worktree",
