@@ -95,19 +95,17 @@ class Disk:
         self._tickets: dict[str, int] = {}
         """Locked claims, open until `unlock`."""
         self._ensured: set[str] = set()
-        self._ballast: int | None = None
+        self._ballast: tuple[str, int] | None = None
         self._do: dict[str, Callable[..., Any]] = {
             name.removeprefix("do_"): getattr(self, name) for name in dir(self) if name.startswith("do_")
         }
 
     def close(self) -> None:
-        """Release every ticket and the root. Locks held through this object are free afterwards."""
-        for fd in (
-            *self._open.values(),
-            *self._tickets.values(),
-            self.root,
-            *([self._ballast] if self._ballast is not None else ()),
-        ):
+        """Release every ticket, the ballast and the root. Locks held through this object are free afterwards."""
+        if self._ballast is not None:
+            self.do_unlink(self._ballast[0])
+            self._drop_ballast()
+        for fd in (*self._open.values(), *self._tickets.values(), self.root):
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._open.clear()
@@ -138,19 +136,21 @@ class Disk:
 
     def keep_ballast(self, name: str) -> None:
         """Reserve a little disk so that an end can still be recorded when the disk is full."""
-        fd = os.open(f"queue/tmp/{name}.ballast", os.O_RDWR | os.O_CREAT | _FLAGS, 0o600, dir_fd=self.root)
+        path = f"queue/tmp/{name}.ballast"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600, dir_fd=self.root)
         try:
             os.posix_fallocate(fd, 0, BALLAST_BYTES)
         except OSError:
             os.close(fd)
             return
-        self._ballast = fd
+        self._ballast = (path, fd)
 
     def _drop_ballast(self) -> bool:
         if self._ballast is None:
             return False
-        os.ftruncate(self._ballast, 0)
-        os.close(self._ballast)
+        fd = self._ballast[1]
+        os.ftruncate(fd, 0)
+        os.close(fd)
         self._ballast = None
         return True
 

@@ -384,5 +384,6 @@ def main(layout: Layout, slot: str) -> int:
                 events.emit(Event.PROCESS_FAILED, what=slot, reason=str(e))
                 raise
             worker.say(state="stopped", last_event="stopped")
+            disk.close()
             events.emit(Event.WORKER_STOPPED, agent=slot, pid=os.getpid(), attempts=worker.report.attempts)
             return code
