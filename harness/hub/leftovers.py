@@ -69,14 +69,18 @@ def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
     wrong = fault(tree)
     if wrong:
         return WorktreeStatus(head=head.sha, branch=branch, tip=tip, fault=wrong)
-    seen = status(repo, _private(repo, worktree, tree), ignored=False)
+    work = _private(repo, worktree, tree)
+    seen = status(repo, work, ignored=False)
+    nested = tuple(
+        os.fsdecode(path.rstrip(b"/")) + "/" for path in (*seen.nested, *nested_in_index(repo, work))
+    )
     return WorktreeStatus(
         head=head.sha,
         branch=branch,
         tip=tip,
         changed=tuple(map(os.fsdecode, seen.changed)),
-        untracked=tuple(map(os.fsdecode, (*seen.untracked, *seen.nested))),
-        nested=tuple(map(os.fsdecode, seen.nested)),
+        untracked=(*map(os.fsdecode, seen.untracked), *nested),
+        nested=nested,
         in_progress=in_progress(tree.admin),
     )
 
@@ -96,13 +100,12 @@ def commit_leftovers(repo: Repo, worktree: Worktree, message: str) -> Leftovers:
         return Leftovers(sha=None, head=head.sha, in_progress=unfinished, fault=wrong)
     work = _private(repo, worktree, tree)
     seen = status(repo, work, ignored=False)
-    nested = tuple(map(os.fsdecode, seen.nested))
-    if not seen.dirty:
-        return Leftovers(sha=None, head=head.sha, nested=nested)
     links = staged(repo, work, head.sha).gitlinks if nested_in_index(repo, work) else ()
+    nested = tuple(map(os.fsdecode, (*seen.nested, *links)))
+    if not seen.dirty and not links:
+        return Leftovers(sha=None, head=head.sha, nested=nested)
     if links:  # `git add` of a nested repository stages a link to a commit that nobody else has
         repo.git("update-index", "--force-remove", "-z", "--stdin", tree=work, stdin=b"\0".join(links))
-        nested += tuple(map(os.fsdecode, links))
     written = snapshot(repo, work, (*seen.nested, *links))
     if head.sha and repo.git("rev-parse", f"{head.sha}^{{tree}}").text == written:
         return Leftovers(sha=None, head=head.sha, nested=nested)

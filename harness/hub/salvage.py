@@ -54,14 +54,33 @@ class _Collector:
     uid: str
     n: int
     known: set[str]
+    existing: dict[str, str]
+    """Salvage refs of this item."""
     lines: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
     def add(self, kind: str, sha: str) -> None:
-        if sha in self.known:
-            return
+        """A commit that exists."""
+        if sha not in self.known:
+            self._name(self._path(kind, sha), sha)
+
+    def add_tree(self, kind: str, tree: str, parent: str | None, message: str) -> str:
+        """A tree, as a commit on top of `parent`; named by its contents, so that saving again adds nothing.
+
+        -> the commit
+        """
+        path = self._path(kind, tree)
+        if path not in self.existing:
+            parents = ("-p", parent) if parent else ()
+            self._name(path, self.repo.git("commit-tree", tree, *parents, "-m", message).text)
+        return self.existing[path]
+
+    def _path(self, kind: str, sha: str) -> str:
+        return f"{SALVAGED}/{self.uid}/{self.n}/{kind}-{sha[:SHORT]}"
+
+    def _name(self, name: str, sha: str) -> None:
         self.known.add(sha)
-        name = f"{SALVAGED}/{self.uid}/{self.n}/{kind}-{sha[:SHORT]}"
+        self.existing[name] = sha
         self.names.append(name)
         self.lines.append(f"update {name} {sha}")
 
@@ -72,12 +91,9 @@ def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str) -> Saved:
     Afterwards our index (`tree.index`) describes the tree as it is, when `at` is set.
     """
     why_not = fault(tree) or ""
-    known = {
-        base,
-        *repo.refs.below(f"{ATTEMPTS}/{uid}").values(),
-        *repo.refs.below(f"{SALVAGED}/{uid}").values(),
-    }
-    found = _Collector(repo, uid, n, known)
+    existing = repo.refs.below(f"{SALVAGED}/{uid}")
+    known = {base, *repo.refs.below(f"{ATTEMPTS}/{uid}").values(), *existing.values()}
+    found = _Collector(repo, uid, n, known, existing)
     head = head_of(repo, tree.admin) if tree.admin.is_dir() else None
     at = head.sha if head else None
     status = Status()
@@ -88,10 +104,10 @@ def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str) -> Saved:
             raise
         except GitError as e:
             at, why_not = None, f"git cannot read it: {e.what[:300]}"
-    if head and head.sha:
-        _commits(repo, tree, head.sha, at, found)
     for sha in repo.refs.below(f"{BRANCHES}/{uid}").values():
         found.add("branch", sha)
+    if head and head.sha:
+        _commits(repo, tree, head.sha, found)
     stashes = _stashes(repo, uid)
     for sha in stashes:
         found.add("stash", sha)
@@ -109,44 +125,39 @@ def _contents(
     own_index = Tree(path=tree.path, admin=tree.admin, index=tree.admin / "index")
     difference = staged(repo, own_index, head)
     if difference.entries and not difference.unmerged:
-        index_tree = repo.git("write-tree", tree=own_index).text
-        found.add(
-            "index",
-            _commit(repo, index_tree, head, f"Staged, not committed, by attempt {found.uid}.{found.n}"),
-        )
+        written = repo.git("write-tree", tree=own_index).text
+        found.add_tree("index", written, head, f"Staged, not committed, by attempt {found.uid}.{found.n}")
     status = read_status(repo, tree, base, head)
     nested = (*status.nested, *difference.gitlinks, *nested_in_index(repo, tree))
     at = head
     if status.dirty:
         written = snapshot(repo, tree, status.nested)
-        at = _commit(repo, written, head, f"Uncommitted work of attempt {found.uid}.{found.n}")
-        found.add("tree", at)
+        at = found.add_tree("tree", written, head, f"Uncommitted work of attempt {found.uid}.{found.n}")
     if nested:
         return at, status, "it holds nested repositories: " + ", ".join(map(os.fsdecode, nested[:5]))
     return at, status, f"a {unfinished} is not finished" if unfinished else ""
 
 
-def _commit(repo: Repo, tree_sha: str, parent: str | None, message: str) -> str:
-    parents = ("-p", parent) if parent else ()
-    return repo.git("commit-tree", tree_sha, *parents, "-m", message).text
-
-
-def _commits(repo: Repo, tree: Tree, head: str, at: str | None, found: _Collector) -> None:
+def _commits(repo: Repo, tree: Tree, head: str, found: _Collector) -> None:
     """HEAD, and commits that only the reflog of the worktree still knows."""
-    if at is None or at == head:
-        found.add("head", head)
+    found.add("head", head)
     shas, plain = _reflog(tree.admin / "logs" / "HEAD")
     candidates = [sha for sha in dict.fromkeys(shas) if sha not in found.known and sha != head]
     if not candidates or plain:
         return
-    out = repo.git(
-        "rev-list",
-        "--ignore-missing",
-        "--parents",
-        "--stdin",
-        stdin="".join(f"{line}\n" for line in (*candidates, "--not", head, *sorted(found.known))).encode(),
-        ok=(0, 128),  # a forged reflog names what is no commit
-    )
+    lines = (*candidates, f"^{head}", *(f"^{sha}" for sha in sorted(found.known)))
+    try:
+        out = repo.git(
+            "rev-list",
+            "--ignore-missing",
+            "--parents",
+            "--stdin",
+            stdin="".join(f"{x}\n" for x in lines).encode(),
+        )
+    except GitCommandError:  # a forged reflog, or a history with holes: whatever is a commit is saved
+        for sha in candidates:
+            found.add("lost", sha)
+        return
     listed = [line.split() for line in out.text.split("\n") if line]
     parents = {parent for words in listed for parent in words[1:]}
     for words in listed:
