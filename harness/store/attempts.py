@@ -54,8 +54,10 @@ def branch_of(uid: str, n: int) -> str:
     return f"harness/{uid}/{n}"
 
 
-def claim(actor: Actor, uid: str) -> Step[Claimed | Look]:
+def claim(actor: Actor, uid: str, *, patient: bool = False) -> Step[Claimed | Look]:
     """Try to own the next attempt. -> Claimed, or the Look that says why not (its hint is then wrong).
+
+    `patient`: respect the backoff of the last end, as the coordinator does when it withholds a hint.
 
     Guarantees: at most one process gets (uid, n), ever; the claim is locked before anybody can see it and durable
     on return. Side effects of the attempt may start only now.
@@ -63,6 +65,9 @@ def claim(actor: Actor, uid: str) -> Step[Claimed | Look]:
     seen = yield from look(uid)
     if seen.standing is not Standing.READY or seen.item is None:
         return seen
+    if patient and isinstance(seen.last, End) and seen.last.not_before and not seen.attempts[-1].grant:
+        if not (yield from ops.passed(seen.last.not_before)):
+            return seen
     n = seen.n + 1
     record = Claim(n=n, act=Act.RUN, owner=actor.identity, claimed_at=actor.stamp(), branch=branch_of(uid, n))
     won, ticket = yield from publish(actor, "claim", record, f"queue/open/{uid}/{n}.claim", lock=True)

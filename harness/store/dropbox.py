@@ -16,7 +16,8 @@ from enum import StrEnum
 
 from harness.clock import Clock
 from harness.layout import DROP_SUFFIXES, STORE_FOLDERS, Layout
-from harness.store.drops import Context, Drop, Reason, is_whole, parse, suffix_of, too_large
+from harness.store.drops import Context, Drop, is_whole, parse, suffix_of, too_large
+from harness.store.loading import Reason
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OURS = frozenset((*STORE_FOLDERS, "FORMAT", "README.md"))
