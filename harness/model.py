@@ -6,16 +6,16 @@ and refuse an unknown version. What each record means, and who may write it, is 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from harness.errors import StoreError
+from harness.record import VERSION as VERSION  # noqa: PLC0414 - re-exported
+from harness.record import Record as Record  # noqa: PLC0414 - re-exported
+from harness.record import dump as dump  # noqa: PLC0414 - re-exported
 
-VERSION = 1
 SLUG = re.compile(r"[a-z0-9-]{1,40}\Z")
 UID = re.compile(r"[a-z0-9][a-z0-9-]{1,63}\Z")
 MAX_RELEASES = 20
@@ -80,67 +80,6 @@ class CommitPolicy(StrEnum):
     REQUIRED = "required"
     OPTIONAL = "optional"
     NONE = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """Base of what is stored as one JSON object."""
-
-    what: ClassVar[str] = "record"
-
-    def to_record(self) -> dict[str, Any]:
-        """A JSON-ready dict: ``v`` first, then the fields in order; None and empty values are left out."""
-        out: dict[str, Any] = {"v": VERSION}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value is None or value == () or value == {} or value == "":
-                continue
-            out[f.name] = _plain(value)
-        return out
-
-    def to_bytes(self) -> bytes:
-        return dump(self.to_record())
-
-    @classmethod
-    def from_record(cls, data: object, where: object = None) -> Self:
-        """Raises StoreError for a wrong version or a missing field; ignores unknown keys."""
-        if not isinstance(data, Mapping):
-            raise StoreError(f"{cls.what} is not a JSON object", where=where, remedy="run: harnessctl fsck")
-        if data.get("v") != VERSION:
-            raise StoreError(
-                f"{cls.what} has version {data.get('v')!r}, this program knows {VERSION}",
-                where=where,
-                remedy="upgrade harness, or run: harnessctl fsck",
-            )
-        known = {f.name for f in fields(cls)}
-        try:
-            return cls(**{k: cls._field(k, v) for k, v in data.items() if k in known})
-        except (TypeError, ValueError) as e:
-            raise StoreError(
-                f"{cls.what} cannot be read: {e}", where=where, remedy="run: harnessctl fsck"
-            ) from e
-
-    @classmethod
-    def _field(cls, name: str, value: Any) -> Any:
-        """JSON value -> field value; overridden where a field is not a plain JSON value."""
-        return tuple(value) if isinstance(value, list) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
-        return {k: v for k, v in value.to_record().items() if k != "v"}
-    if isinstance(value, StrEnum):
-        return value.value
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return value
-
-
-def dump(data: object) -> bytes:
-    """One line of compact JSON with a newline, ASCII only (so that any terminal shows it harmlessly)."""
-    return json.dumps(data, separators=(", ", ": ")).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

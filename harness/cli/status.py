@@ -10,6 +10,7 @@ import click
 
 from harness.cli.output import age, duration, emit, heading, say, table
 from harness.cli.verb import Invocation, invoked, json_option, verb
+from harness.terminal import printable_line
 
 if TYPE_CHECKING:
     from harness.status import Status
@@ -59,7 +60,9 @@ def show(seen: Status, root: str, now: float) -> None:
         say()
         heading("Needs you")
         for need in seen.needs:
-            say(f"  {need.what}" + (f"\n      -> {need.command}" if need.command else ""))
+            say(f"  {printable_line(need.what, 400)}")
+            if need.command:
+                say(f"      -> {need.command}")
     _agents(seen, now)
     say()
     heading("Queue")

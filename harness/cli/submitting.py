@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,12 +12,14 @@ from harness.cli.output import emit, say
 from harness.cli.verb import Invocation
 from harness.cli.wait import TIMED_OUT, follow
 from harness.errors import TryAgainError
+from harness.terminal import printable
 
 if TYPE_CHECKING:
     from harness.control.desk import Desk
     from harness.control.dropping import Dropped, Ticket
 
 F = TypeVar("F", bound=Callable[..., Any])
+_PLACE = re.compile(r"^line \d+, column \d+: ")
 ADMISSION_S = 10.0
 """A running coordinator admits within milliseconds; one that recovers, or is swamped, needs longer."""
 
@@ -102,8 +105,10 @@ def _tell(here: Invocation, fate: Dropped, running: bool) -> None:
 
     label = fate.source or fate.name
     if fate.fate is Fate.REJECTED:
-        reasons = "".join(f"\n  - {reason}" for reason in fate.reasons)
-        click.echo(f"harnessctl: {_safe(label)}: rejected:{_safe(reasons)}", err=True)
+        # Words from a command line have no lines that a person could look at.
+        reasons = [r if fate.source else _PLACE.sub("", r) for r in fate.reasons]
+        listed = "".join(f"\n  - {reason}" for reason in reasons)
+        click.echo(f"harnessctl: {printable(label or 'the item')}: rejected:{printable(listed)}", err=True)
         return
     for new in fate.items:
         if here.quiet:
@@ -114,12 +119,6 @@ def _tell(here: Invocation, fate: Dropped, running: bool) -> None:
         here.note(f"{label}: nothing new: the same work is here already")
     elif fate.fate is Fate.DROPPED and not running:
         here.note(f"queue/{fate.name}: will be admitted when a coordinator runs (harnessctl run)")
-
-
-def _safe(text: str) -> str:
-    from harness.terminal import printable
-
-    return printable(text)
 
 
 def _result(fate: Dropped) -> dict[str, Any]:
