@@ -26,7 +26,7 @@ class Hinting:
     next_change: float | None = None
     """When the next withheld hint becomes due, by the monotonic clock."""
 
-    def read_control(self) -> None:
+    def read_control(self, unusable: frozenset[str] = frozenset()) -> None:
         """state/control/priority/<uid> holds a digit; pause.project.<name> withholds a project's hints."""
         boosts: dict[str, int] = {}
         folder = self.layout.control / "priority"
@@ -40,7 +40,7 @@ class Hinting:
                     path.unlink(missing_ok=True)  # it is over
         self.boosts = boosts
         prefix = "pause.project."
-        self.paused = frozenset(
+        self.paused = unusable | frozenset(
             p.name.removeprefix(prefix)
             for p in self.layout.control.glob(prefix + "*")
             if not p.name.endswith("~")

@@ -87,6 +87,9 @@ class Mergers:
     def report(self, name: str) -> ProjectReport | None:
         return reports.read(self.layout.project_status(name), ProjectReport)
 
+    def quick_deaths(self, name: str) -> int:
+        return self.known[name].quick_deaths if name in self.known else 0
+
     def busy(self, name: str) -> bool:
         """Is its merger alive? (ours, or one that another coordinator started)"""
         known = self.known.get(name)

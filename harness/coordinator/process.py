@@ -24,6 +24,7 @@ from harness.coordinator.index import Entry, Index
 from harness.coordinator.intake import Intake
 from harness.coordinator.mergers import Mergers
 from harness.coordinator.pool import Pool, Slot
+from harness.coordinator.projects import Projects
 from harness.errors import ConfigError
 from harness.events import EventStream
 from harness.hands import LocalHands
@@ -62,6 +63,7 @@ class Coordinator:
     hinting: Hinting
     pool: Pool
     mergers: Mergers
+    projects: Projects
     notifier: Notifier
     drops: DropWatch
     bell: Bell
@@ -165,6 +167,7 @@ class Coordinator:
         self.pool.limits = Limits(hang_s=self.config.health.hang_s)
         self.hands.hang_s = self.config.health.hang_s
         self.index.max_delay_s = self.config.retry.max_delay_s
+        self.projects.check(self.config)
         self.pool.resize(self.target())
         self.pool.forgive()
         self.pool.signal_all(signal.SIGHUP)
@@ -223,7 +226,10 @@ class Coordinator:
             self._expire(entry.uid, entry.n)
         for uid in list(self.index.waiting):
             self._promote_one(uid)
-        self.hinting.read_control()
+        self.projects.check_again(self.config)
+        gone = {e.item.project for e in self.index.open.values()} - self.config.projects.keys()
+        self.projects.gone = tuple(sorted(gone))
+        self.hinting.read_control(frozenset(self.projects.unusable) | gone)
         self.hinting.rebuild()
         self.sweep_s = max(SWEEP_S, SWEEP_SHARE * (time.perf_counter() - before))
         self.swept, self.swept_at = now, rfc3339(self.clock.wall())
@@ -426,7 +432,17 @@ class Coordinator:
                 out.append(
                     f"{slot.name} died {slot.quick_deaths} times at its start: harnessctl logs {slot.name}"
                 )
+        for name, why in self.projects.unusable.items():
+            out.append(f"project {name} cannot be used, its items wait: {why}")
+        for name in self.projects.gone:
+            out.append(
+                f"project {name} is no longer in config.yaml, its items wait: add it again, or cancel them"
+            )
         for name in self.config.projects:
+            if (deaths := self.mergers.quick_deaths(name)) > 2:
+                out.append(
+                    f"the merger of {name} died {deaths} times at its start: harnessctl logs merger.{name}"
+                )
             report = self.mergers.report(name)
             if report and report.publish not in ("ok", "off"):
                 out.append(

@@ -18,7 +18,8 @@ from harness.coordinator.intake import Intake, context_of
 from harness.coordinator.mergers import Mergers
 from harness.coordinator.pool import Pool
 from harness.coordinator.process import Coordinator
-from harness.errors import ConflictError
+from harness.coordinator.projects import Projects
+from harness.errors import ConfigError, ConflictError
 from harness.events import EventStream
 from harness.hands import LocalHands
 from harness.launcher import LocalLauncher
@@ -64,12 +65,19 @@ def main(
             it.events.emit(
                 Event.COORDINATOR_STARTED, pid=os.getpid(), workers=it.target(), root=str(layout.root)
             )
+            it.projects.check(config)
+            if config.projects and len(it.projects.unusable) == len(config.projects):
+                raise ConfigError(
+                    "no project can be used", where=layout.config, problems=it.projects.unusable.values()
+                )
             with it.drops:
                 try:
                     code = it.run()
                 finally:
                     it.pool.close()
                     it.mergers.close()
+            for name in ("drain", "stop"):  # obeyed; the next start is not stopped by it
+                (layout.control / name).unlink(missing_ok=True)
             it.state = "stopped"
             it.say()
             it.events.emit(Event.COORDINATOR_STOPPED, pid=os.getpid())
@@ -111,6 +119,7 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
         hinting=Hinting(layout, clock, index, hints),
         pool=Pool(layout, clock, launcher, events, Limits(hang_s=config.health.hang_s), config.workers),
         mergers=Mergers(layout, clock, launcher, events),
+        projects=Projects(layout, clock, events),
         notifier=Notifier.from_environment(),
         drops=DropWatch(layout, bell, box),
         bell=bell,

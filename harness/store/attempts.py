@@ -65,9 +65,9 @@ def claim(actor: Actor, uid: str, *, patient: bool = False) -> Step[Claimed | Lo
     seen = yield from look(uid)
     if seen.standing is not Standing.READY or seen.item is None:
         return seen
-    if patient and isinstance(seen.last, End) and seen.last.not_before and not seen.attempts[-1].grant:
-        if not (yield from ops.passed(seen.last.not_before)):
-            return seen
+    delayed = seen.last.not_before if isinstance(seen.last, End) and not seen.attempts[-1].grant else None
+    if patient and delayed and not (yield from ops.passed(delayed)):
+        return seen
     n = seen.n + 1
     record = Claim(n=n, act=Act.RUN, owner=actor.identity, claimed_at=actor.stamp(), branch=branch_of(uid, n))
     won, ticket = yield from publish(actor, "claim", record, f"queue/open/{uid}/{n}.claim", lock=True)

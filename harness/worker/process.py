@@ -120,10 +120,10 @@ class Worker:
         """The first item of the hints that is ours; without a coordinator also of open/ itself."""
         if self._paused() or self._disk_low():
             return None
-        for uid in self._candidates():
+        for uid, patient in self._candidates():
             if self.signals.stops:
                 return None
-            got = self.disk.run(attempts.claim(self.actor, uid))
+            got = self.disk.run(attempts.claim(self.actor, uid, patient=patient))
             if isinstance(got, Claimed):
                 self.events.emit(Event.ITEM_CLAIMED, uid=uid, id=got.item.id, n=got.n, agent=self.slot)
                 return got
@@ -132,13 +132,16 @@ class Worker:
             self.disk.hints.remove(uid)  # it was wrong; if it was made anew meanwhile, the sweep repairs
         return None
 
-    def _candidates(self) -> Iterator[str]:
-        yield from self.disk.hints.find()
+    def _candidates(self) -> Iterator[tuple[str, bool]]:
+        """(uid, does its backoff have to be looked at): a hint says that it has passed."""
+        for uid in self.disk.hints.find():
+            yield uid, False
         if held(self.layout.coordinator_lock):
             return
         names = list(self.disk.do_ls("queue/open") or ())
         start = random.randrange(len(names)) if names else 0
-        yield from (names[start:] + names[:start])[:ALONE_NAMES]
+        for uid in (names[start:] + names[:start])[:ALONE_NAMES]:
+            yield uid, True
 
     def _paused(self) -> bool:
         control = self.layout.control
