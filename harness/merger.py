@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -245,8 +244,8 @@ class Merger:
         self._say(state="gates", item=uid)
         tree = self.hub.checkout_merged(sha)
         folder = SessionFolder(self.layout.session(day(self.clock.wall()), uid, n) / "merge")
-        folder.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.make()
+        # No HOME and TMPDIR of a session: gates make and remove their own.
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         place = Place(
             worktree=tree,
             folder=folder,
@@ -258,7 +257,6 @@ class Merger:
             stall_s=self.config.health.stall_s,
         )
         report = run_configured(wanted, place, self.runner)
-        shutil.rmtree(folder.home, ignore_errors=True)
         if report.stopped:
             raise Stopping(report.stopped)
         return report.red[0] if report.red else None
