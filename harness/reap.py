@@ -49,7 +49,7 @@ def reap(
         raise ConflictError(
             "a coordinator is running, and would start again what is ended here",
             where=layout.coordinator_lock,
-            remedy="stop it first: harnessctl stop, or: systemctl stop harness",
+            remedy="stop it first: Ctrl-C in its terminal, or: systemctl stop harness",
         )
     if only_if_stopped and not stopped(layout, environ):
         return 0

@@ -130,7 +130,7 @@ def test_nothing_is_reaped_under_a_running_coordinator(layout: Layout, stack: Ex
         assert lock.try_lock()
         with pytest.raises(ConflictError) as raised:
             reap(layout)
-        assert "harnessctl stop" in str(raised.value)
+        assert "systemctl stop" in str(raised.value)
         assert reap(layout, only_if_stopped=True, environ={"SERVICE_RESULT": "exit-code"}) == 0
     assert process.poll() is None
 
