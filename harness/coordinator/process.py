@@ -7,14 +7,13 @@ USR1: write the state and all stacks to the log. The watchdog ping is sent only 
 from __future__ import annotations
 
 import faulthandler
-import os
 import signal
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from harness import presence, procs, reports
+from harness import presence, reports
 from harness.bell import Bell
 from harness.clock import Clock, day, rfc3339
 from harness.config import Config, load
@@ -25,6 +24,7 @@ from harness.coordinator.intake import Intake
 from harness.coordinator.mergers import Mergers
 from harness.coordinator.pool import Pool, Slot
 from harness.coordinator.projects import Projects
+from harness.coordinator.telling import problems, slot_report
 from harness.errors import ConfigError
 from harness.events import EventStream
 from harness.hands import LocalHands
@@ -154,7 +154,9 @@ class Coordinator:
             self.signals.dump = False
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
             self.events.emit(
-                Event.STATE_DUMPED, counts=self._counts(), pool={s.name: str(s) for s in self.pool.alive()}
+                Event.STATE_DUMPED,
+                counts=self.index.counts(),
+                pool={s.name: str(s) for s in self.pool.alive()},
             )
 
     def _reload(self) -> None:
@@ -307,7 +309,7 @@ class Coordinator:
         for uid in self.disk.do_ls("queue/waiting") or ():
             self.index.add_waiting(uid)
         self._look()
-        self.events.emit(Event.STORE_RECOVERED, dead=len(dead), counts=self._counts())
+        self.events.emit(Event.STORE_RECOVERED, dead=len(dead), counts=self.index.counts())
 
     def _sweep_tmp(self) -> None:
         """Private files of incarnations whose presence lock is free are garbage."""
@@ -367,13 +369,10 @@ class Coordinator:
 
     def outcome(self) -> int:
         """For --until-idle: 0 everything is done, 1 something needs a person."""
-        counts = self._counts()
+        counts = self.index.counts()
         return 1 if counts["parked"] or counts["waiting"] else 0
 
     # ---- saying so -----------------------------------------------------------------------------------------------------
-
-    def _counts(self) -> dict[str, int]:
-        return self.index.counts()
 
     def say(self) -> None:
         now = self.clock.monotonic()
@@ -391,66 +390,26 @@ class Coordinator:
             ticked_at=rfc3339(self.clock.wall()),
             swept_at=self.swept_at,
             workers=self.pool.target,
-            counts=self._counts(),
+            counts=self.index.counts(),
             parked=tuple({"uid": e.uid, "id": e.item.id, "reason": e.reason} for e in parked),
             ignored=dict(list(self.intake.ignored.items())[:100]),
             pending_drops=self.intake.pending,
-            agents={s.name: self._agent(s) for s in self.pool.slots.values()},
-            problems=tuple(self._problems()),
+            agents={s.name: slot_report(s) for s in self.pool.slots.values()},
+            problems=tuple(
+                problems(
+                    self.layout,
+                    self.pool.slots.values(),
+                    self.projects,
+                    self.mergers,
+                    self.config.projects,
+                    self.drops.problem,
+                )
+            ),
         )
         reports.write(reports.coordinator_path(self.layout), report)
         self.notifier.status(
-            f"{self.state}; " + ", ".join(f"{v} {k}" for k, v in self._counts().items() if v)
+            f"{self.state}; " + ", ".join(f"{v} {k}" for k, v in self.index.counts().items() if v)
         )
-
-    def _agent(self, slot: Slot) -> dict[str, object]:
-        health = (
-            "ok"
-            if slot.handle
-            else "refused"
-            if slot.refused
-            else "backing off"
-            if slot.quick_deaths
-            else "stopped"
-        )
-        process = slot.handle.process if slot.handle else None
-        return {
-            "health": health,
-            "pid": process.pid if process else 0,
-            "rss_mb": round(procs.rss_mb(process.pid), 1) if process else 0.0,
-            "restarts": max(0, slot.restarts - 1),
-        }
-
-    def _problems(self) -> list[str]:
-        out = []
-        for slot in self.pool.slots.values():
-            if slot.refused:
-                out.append(
-                    f"{slot.name} cannot use config.yaml: harnessctl config check, then: kill -HUP {os.getpid()}"
-                )
-            elif slot.quick_deaths > 2:
-                out.append(
-                    f"{slot.name} died {slot.quick_deaths} times at its start: harnessctl logs {slot.name}"
-                )
-        for name, why in self.projects.unusable.items():
-            out.append(f"project {name} cannot be used, its items wait: {why}")
-        for name in self.projects.gone:
-            out.append(
-                f"project {name} is no longer in config.yaml, its items wait: add it again, or cancel them"
-            )
-        for name in self.config.projects:
-            if (deaths := self.mergers.quick_deaths(name)) > 2:
-                out.append(
-                    f"the merger of {name} died {deaths} times at its start: harnessctl logs merger.{name}"
-                )
-            report = self.mergers.report(name)
-            if report and report.publish not in ("ok", "off"):
-                out.append(
-                    f"{name}: {report.unpublished} merges not published: {report.reason}. {report.remedy}".strip()
-                )
-        if (self.layout.control / "pause").exists():
-            out.append(f"paused: remove {self.layout.control / 'pause'}")
-        return out
 
     def target(self) -> int:
         return self.config.workers if self.workers is None else self.workers
