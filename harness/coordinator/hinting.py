@@ -23,6 +23,8 @@ class Hinting:
     has: dict[str, Wish] = field(default_factory=dict)
     boosts: dict[str, int] = field(default_factory=dict)
     paused: frozenset[str] = frozenset()
+    unannounced: int = 0
+    """Hints found on disk that nobody was rung for, as far as this process knows."""
     next_change: float | None = None
     """When the next withheld hint becomes due, by the monotonic clock."""
 
@@ -59,12 +61,14 @@ class Hinting:
                 elif wish is None:
                     self.has[uid] = Wish(band=band, chain=0)
                     self.hints.remember(uid, path)
+                    # Admission makes the hint and leaves the ring to `update`, which sees nothing new in it now.
+                    self.unannounced += 1
         for uid in [u for u in self.has if u not in found]:
             del self.has[uid]
         self.hints.tidy()
 
     def update(self) -> int:
-        """Make and remove hints as decided now; ring once for each new one. -> how many are new."""
+        """Make and remove hints as decided now; ring once for each new one. -> how many rings."""
         now = self.clock.monotonic()
         ready = self.index.ready()
         wanted = wishes(ready, self.index.busy(), self.boosts, self.paused, now)
@@ -73,7 +77,7 @@ class Hinting:
         for uid in [u for u in self.has if u not in wanted]:
             self.hints.remove(uid)
             del self.has[uid]
-        new = 0
+        new, self.unannounced = self.unannounced, 0
         for uid, wish in wanted.items():
             before = self.has.get(uid)
             if before == wish or (before and before.band == wish.band):

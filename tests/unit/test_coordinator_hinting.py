@@ -1,0 +1,58 @@
+"""Hints as the coordinator keeps them: where they exist, and that somebody is rung for each."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.bell import Bell
+from harness.coordinator.hinting import Hinting
+from harness.coordinator.index import Index
+from harness.store.disk import Disk
+from harness.store.hints import Hints
+from tests.stores import World
+
+
+@pytest.fixture
+def hinting(world: World) -> Hinting:
+    hints = Hints(world.layout)
+    index = Index(world.layout, Disk(world.layout, world.clock, durable=False, hints=hints), world.clock)
+    return Hinting(world.layout, world.clock, index, hints)
+
+
+def listening(world: World) -> Bell:
+    bell = Bell(world.layout.bell("workers"))
+    bell.open()
+    return bell
+
+
+def test_a_new_item_is_rung_for_once(world: World, hinting: Hinting) -> None:
+    with listening(world) as bell:
+        uid = world.add(id="a")
+        hinting.index.look_at(uid)
+        hinting.update()
+        hinting.update()
+        assert bell.drain() == 1
+
+
+def test_an_item_that_a_sweep_sees_first_is_rung_for_too(world: World, hinting: Hinting) -> None:
+    """Admission makes the hint itself; a sweep in the same tick finds it before `update` does."""
+    with listening(world) as bell:
+        uid = world.add(id="a")
+        hinting.hints.add(uid, 5)
+        hinting.index.look_at(uid)
+        hinting.rebuild()
+        hinting.update()
+        hinting.update()
+        assert bell.drain() == 1
+        assert list(hinting.hints.all()) == [uid]
+
+
+def test_a_sweep_that_finds_nothing_new_rings_nobody(world: World, hinting: Hinting) -> None:
+    with listening(world) as bell:
+        uid = world.add(id="a")
+        hinting.index.look_at(uid)
+        hinting.update()
+        bell.drain()
+        hinting.rebuild()
+        hinting.update()
+        assert bell.drain() == 0
