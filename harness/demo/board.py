@@ -65,6 +65,8 @@ class Board:
     """id -> when its agent was started first."""
     kill: Kill | None = None
     _ids: dict[str, str] = field(default_factory=dict)
+    _lost: set[tuple[str, int]] = field(default_factory=set)
+    """Attempts that ended without a result, whose work was not said to be saved yet."""
 
     def __post_init__(self) -> None:
         self.rows = {name: Row(id=name, title=title) for name, title in self.titles.items()}
@@ -114,9 +116,7 @@ class Board:
             case Event.WORKER_DIED if self.kill is None or record.get("agent") != self.kill.agent:
                 self._tell(at, f"{record.get('agent')} died, and not on purpose", "bad")
             case Event.WORK_SALVAGED:
-                self._tell(
-                    at, f"{self._name(record)}: unfinished work of attempt {record['n']} is saved", "good"
-                )
+                self._salvaged(record, at)
             case Event.ITEM_REJECTED:
                 self._tell(at, f"{record.get('name')} was rejected: {record.get('reasons')}", "bad")
             case _:
@@ -163,6 +163,7 @@ class Board:
 
     def _expired(self, row: Row, n: int, at: float) -> None:
         row.state, row.agent, row.note = "ready", "", f"attempt {n} expired"
+        self._lost.add((self.uids[row.id], n))
         if self.kill is not None and self.kill.item == row.id and self.kill.expired_at is None:
             self.kill.expired_at = at
             after = f"{max(0.0, at - self.kill.at) * 1000:.0f} ms after the kill"
@@ -170,8 +171,14 @@ class Board:
         else:
             self._tell(at, f"{row.id}: attempt {n} expired", "bad")
 
-    def _name(self, record: Record) -> str:
-        return self._ids.get(str(record.get("uid") or ""), "?")
+    def _salvaged(self, record: Record, at: float) -> None:
+        """Told once, and not of attempts whose commits are on their way to a merge."""
+        uid, n = str(record.get("uid") or ""), int(record.get("n") or 0)
+        if (uid, n) in self._lost:
+            self._lost.discard((uid, n))
+            self._tell(
+                at, f"{self._ids.get(uid, uid)}: what attempt {n} left unfinished is saved in git", "good"
+            )
 
     def _tell(self, at: float, text: str, tone: str = "plain") -> None:
         self.lines.append(Line(at=at, text=text, tone=tone))

@@ -17,8 +17,11 @@ from harness.terminal import printable_line
 
 STYLES = {"good": "green", "bad": "yellow", "plain": ""}
 STATES = {"merged": "green", "merging": "cyan", "running": "bold", "gates": "magenta", "parked": "red"}
+FRAME_S = 0.25
 TOLD = 6
 """The last lines below the table."""
+MARGIN = 8
+"""Headings and empty lines. On a small screen the workers are left out: the items name them too."""
 
 
 class Screen(Protocol):
@@ -73,22 +76,34 @@ class _Live:
         self._since = since
         # Drawn by us when something may have changed: no thread that a signal could meet.
         self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._board: Board | None = None
+        self._due = 0.0
 
     def __enter__(self) -> _Live:
         self._live.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._board is not None:
+            self._draw(self._board)  # the last word
         self._live.stop()
 
     def show(self, board: Board) -> None:
+        self._board = board
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + FRAME_S
+            self._draw(board)
+
+    def _draw(self, board: Board) -> None:
         self._live.update(self._picture(board), refresh=True)
 
     def _picture(self, board: Board) -> RenderableType:
         seconds = time.time() - self._since
         head = Text(f"{board.merged} of {len(board.rows)} items merged, {seconds:.1f} s", style="bold")
-        lines = [told(line, self._since) for line in board.lines[-TOLD:]]
-        return Group(head, Text(), _items(board), Text(), _workers(board), Text(), *lines)
+        parts: list[RenderableType] = [head, Text(), _items(board), Text()]
+        if self._live.console.height > len(board.rows) + len(board.agents) + TOLD + MARGIN:
+            parts += [_workers(board), Text()]
+        return Group(*parts, *(told(line, self._since) for line in board.lines[-TOLD:]))
 
 
 def _items(board: Board) -> Table:

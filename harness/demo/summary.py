@@ -42,7 +42,7 @@ def _rows(board: Board, proof: Proof, wall_s: float, workers: int) -> list[tuple
         ("attempts", f"{proof.attempts}: {counted}"),
         ("healed", _healed(proof)),
         ("returned", _returned(proof)),
-        ("killed", _killed(board)),
+        ("killed", _killed(board, proof)),
         ("time", f"{wall_s:.1f} s; {workers} workers did {proof.worked_s:.1f} s of work: {speed}"),
         ("unit tests", f"{proof.tests} (run on main of the repository)"),
         ("fsck", proof.fsck),
@@ -73,7 +73,7 @@ def _reasons(seen: Seen) -> list[tuple[int, str]]:
     return [(v.n, f"{v.returned} {v.why}".strip()) for v in verdicts]
 
 
-def _killed(board: Board) -> str:
+def _killed(board: Board, proof: Proof) -> str:
     kill = board.kill
     if kill is None:
         return "nobody: the agent was too quick"
@@ -82,7 +82,8 @@ def _killed(board: Board) -> str:
         words.append(f"attempt ended {max(0.0, kill.expired_at - kill.at) * 1000:.0f} ms later")
     if kill.replaced_at is not None:
         words.append(f"worker replaced after {kill.replaced_at - kill.at:.2f} s")
-    words.append("done once all the same")
+    if sum(merge.subject.startswith(f"{kill.item}: ") for merge in proof.merges) == 1:
+        words.append("merged once all the same")
     return ", ".join(words)
 
 
