@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import procs, reports
+from harness.atomicfs import held
 from harness.clock import Clock
-from harness.containment import Containment
+from harness.containment import Containment, Kind
 from harness.layout import Layout
 from harness.model import Claim
 from harness.monitor import HangWatch
@@ -72,7 +73,11 @@ class LocalHands:
                 procs.signal(who, signal.SIGUSR1)
 
     def _worktrees(self, slot: str) -> list[Path]:
-        return [p for p in self.layout.state.glob(f"worktrees/*/{slot}") if p.is_dir()] if slot else []
+        """Where to look for what escaped its marks: only without a cgroup or namespace, and only while no worker of
+        that slot lives, whose own attempt works in the same folders."""
+        if not slot or self.containment.kind is not Kind.MARKS or held(self.layout.agent(slot) / "lock"):
+            return []
+        return [p for p in self.layout.state.glob(f"worktrees/*/{slot}") if p.is_dir()]
 
 
 def _process(claim: Claim) -> ProcessId:

@@ -19,7 +19,7 @@ from harness.atomicfs import FileLock, held
 from harness.bell import Bell
 from harness.clock import Clock, SystemClock, day, rfc3339
 from harness.config import Config, Durability, load
-from harness.containment import Containment
+from harness.containment import Containment, Kind
 from harness.errors import ConfigError, ConflictError, HarnessError, StoreError
 from harness.events import EventStream
 from harness.hub import Hub
@@ -185,12 +185,12 @@ class Worker:
                 result = Result(outcome=Outcome.RELEASED, reason=str(e))
             except HarnessError as e:
                 result = Result(outcome=Outcome.RELEASED, reason=e.what, not_before=self.clock.wall() + 30.0)
+            if self.containment.kind is Kind.MARKS and run and run.worktree:
+                # Without a cgroup or namespace something may have escaped its marks: look where it worked.
+                self.containment.kill(f"{owned.uid}.{owned.n}", [run.worktree.path])
             self._end(owned, result, run)
         finally:
             self.owned = None
-            self.containment.kill(
-                f"{owned.uid}.{owned.n}", [run.worktree.path] if run and run.worktree else []
-            )
             self.containment.release(f"{owned.uid}.{owned.n}")
         ended = self.report.attempts + 1
         self.say(state="idle", item=None, id="", title="", attempt=0, project="", session="", attempts=ended)
