@@ -35,6 +35,7 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _MAX_RECORD = 64 << 20
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 BALLAST_BYTES = 64 << 10
+_STUCK = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EXDEV})
 
 
 class Hands(Protocol):
@@ -297,6 +298,9 @@ class Disk:
                 return Moved.GONE
             if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return Moved.EXISTS
+            if e.errno in _STUCK and self.dropbox and source.count("/") == 1:  # a stranger's file, not ours
+                self.dropbox.stuck(source.rpartition("/")[2], e.strerror)
+                return Moved.STUCK
             raise
         return Moved.OK
 

@@ -6,6 +6,7 @@ more than `max_bytes`, or changes anything.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -20,6 +21,8 @@ from harness.store.drops import Context, Drop, is_whole, parse, suffix_of, too_l
 from harness.store.loading import Reason
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+STUCK_S = 60.0
+"""A drop that could not be taken is tried again so late, unless it changes."""
 _OURS = frozenset((*STORE_FOLDERS, "FORMAT", "README.md"))
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link; copy the file itself"),
@@ -72,6 +75,8 @@ class DropBox:
         self._quiet_s = quiet_s
         self._seen: dict[str, _Seen] = {}
         self._renamed_in: set[str] = set()
+        self._stuck: dict[str, tuple[tuple[int, int], float, str]] = {}
+        """name -> (inode and ctime, when to try again, why) of drops that could not be taken."""
         self.ignored: dict[str, str] = {}
         """name -> why it is no drop, as of the last look."""
         self.pending = 0
@@ -80,6 +85,13 @@ class DropBox:
     def arrived_whole(self, name: str) -> None:
         """The file was renamed into the drop box (IN_MOVED_TO): it needs no quiet window."""
         self._renamed_in.add(name)
+
+    def stuck(self, name: str, why: str) -> None:
+        """Taking it failed: it is ignored, with that reason, until it changes or some time has passed."""
+        with contextlib.suppress(FileNotFoundError):
+            info = os.lstat(f"{self._queue}/{name}")
+            retry = self._clock.monotonic() + STUCK_S
+            self._stuck[name] = ((info.st_ino, info.st_ctime_ns), retry, why)
 
     def ready(self) -> tuple[str, ...]:
         """Names that may be taken now, sorted."""
@@ -101,6 +113,8 @@ class DropBox:
                 pending += 1
         for name in self._seen.keys() - present:
             del self._seen[name]
+        for name in self._stuck.keys() - ignored.keys():
+            del self._stuck[name]
         self._renamed_in &= present
         self.ignored = ignored
         self.pending = pending
@@ -109,14 +123,18 @@ class DropBox:
     def _no_drop(self, name: str) -> str | None:
         """Why the name is no drop; "" when it is gone; None when it is one."""
         try:
-            mode = os.lstat(f"{self._queue}/{name}").st_mode
+            info = os.lstat(f"{self._queue}/{name}")
         except FileNotFoundError:
             return ""
         for is_kind, why in _KINDS:
-            if is_kind(mode):
+            if is_kind(info.st_mode):
                 return f"is {why}"
         if suffix_of(name) not in DROP_SUFFIXES:
             return f"is not {', '.join(DROP_SUFFIXES)}"
+        signature, retry, why = self._stuck.get(name, ((0, 0), 0.0, ""))
+        if (info.st_ino, info.st_ctime_ns) == signature and self._clock.monotonic() < retry:
+            return f"cannot be moved out of the drop box ({why}); change its permissions, or remove it"
+        self._stuck.pop(name, None)
         return None
 
     def _is_ready(self, name: str) -> bool:

@@ -35,6 +35,8 @@ class Moved(StrEnum):
     OK = "ok"
     GONE = "ENOENT"
     EXISTS = "EEXIST"
+    STUCK = "EPERM"
+    """A drop that nobody may move (immutable, mounted, another's in a folder that is not ours). Of drops only."""
 
 
 # ---- names and cells ---------------------------------------------------------------------------------------------
