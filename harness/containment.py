@@ -89,8 +89,10 @@ class Containment:
 
         `sandbox` auto: Landlock where all of it is there; else bubblewrap; else Landlock without protection of
         existing files from truncation (Linux before 6.2); else none. Landlock comes first because it needs nothing
-        to be installed and no privilege, works in containers, and shows the agent the machine as it is. Raises
-        ConfigError when the sandbox that was asked for does not work here. `only` leaves out the other kinds.
+        to be installed and no privilege, works in containers, and shows the agent the machine as it is; bubblewrap
+        does where it alone may make namespaces (Ubuntu's AppArmor) and there is no cgroup, so that processes are
+        held too. Raises ConfigError when the sandbox that was asked for does not work here. `only` leaves out the
+        other kinds.
         """
         offer = mechanisms.offer()
         chosen = _choose(sandbox, offer)
@@ -239,10 +241,13 @@ class Containment:
 
 def _choose(wanted: Sandbox, offer: mechanisms.Offer) -> Sandbox:
     whole_landlock = offer.landlock_abi >= jail.ABI_WITH_TRUNCATE
+    held_without_bwrap = offer.cgroup is not None or bool(offer.namespaces)
     works = {Sandbox.LANDLOCK: offer.landlock_abi > 0, Sandbox.BWRAP: offer.bwrap, Sandbox.NONE: True}
     if wanted is Sandbox.AUTO:
-        order = (Sandbox.LANDLOCK, Sandbox.BWRAP) if whole_landlock else (Sandbox.BWRAP, Sandbox.LANDLOCK)
-        return next(one for one in (*order, Sandbox.NONE) if works[one])
+        order = [Sandbox.BWRAP, Sandbox.LANDLOCK, Sandbox.NONE]
+        if whole_landlock and held_without_bwrap:
+            order.insert(0, Sandbox.LANDLOCK)
+        return next(one for one in order if works[one])
     if not works[wanted]:
         name = "Landlock" if wanted is Sandbox.LANDLOCK else "bubblewrap"
         why = next(one.detail for one in offer.findings if one.name == name)

@@ -399,20 +399,22 @@ def test_hiding_leaves_out_exactly_the_hidden(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("abi", "bwrap", "chosen"),
+    ("abi", "bwrap", "namespaces", "chosen"),
     [
-        (7, True, Sandbox.LANDLOCK),
-        (3, False, Sandbox.LANDLOCK),
-        (2, True, Sandbox.BWRAP),  # truncation is not covered before ABI 3
-        (2, False, Sandbox.LANDLOCK),
-        (0, True, Sandbox.BWRAP),
-        (0, False, Sandbox.NONE),
+        (7, True, True, Sandbox.LANDLOCK),
+        (3, False, True, Sandbox.LANDLOCK),
+        (2, True, True, Sandbox.BWRAP),  # truncation is not covered before ABI 3
+        (7, True, False, Sandbox.BWRAP),  # it alone holds the processes
+        (2, False, False, Sandbox.LANDLOCK),
+        (0, True, True, Sandbox.BWRAP),
+        (0, False, True, Sandbox.NONE),
     ],
 )
 def test_auto_takes_the_best_that_works(
-    monkeypatch: pytest.MonkeyPatch, abi: int, bwrap: bool, chosen: Sandbox
+    monkeypatch: pytest.MonkeyPatch, abi: int, bwrap: bool, namespaces: bool, chosen: Sandbox
 ) -> None:
-    offer = Offer(cgroup=None, namespaces=(), landlock_abi=abi, bwrap=bwrap, findings=())
+    names = ("pid",) if namespaces else ()
+    offer = Offer(cgroup=None, namespaces=names, landlock_abi=abi, bwrap=bwrap, findings=())
     monkeypatch.setattr("harness.mechanisms.offer", lambda: offer)
     assert Containment.probe(Sandbox.AUTO).sandbox is chosen
 
