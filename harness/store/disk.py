@@ -299,7 +299,7 @@ class Disk:
             if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return Moved.EXISTS
             if e.errno in _STUCK and self.dropbox and source.count("/") == 1:  # a stranger's file, not ours
-                self.dropbox.stuck(source.rpartition("/")[2], e.strerror)
+                self.dropbox.stuck(source.rpartition("/")[2], e.strerror or str(e))
                 return Moved.STUCK
             raise
         return Moved.OK
