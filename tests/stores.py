@@ -194,7 +194,7 @@ class World:
         self.hand = Hand()
         self.context = CONTEXT
         self._disks: list[Disk] = []
-        open_store(layout)
+        open_store(layout, durable=durable)
         self.box = self.new_box()
         self.me = self.actor("coordinator")
         self.disk = self.new_disk()

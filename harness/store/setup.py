@@ -23,8 +23,8 @@ QUEUE_MODE = 0o1770
 PRIVATE_MODE = 0o700
 
 
-def make_folders(layout: Layout) -> None:
-    """Make what is missing below queue/ and state/, durably; never changes what is there."""
+def make_folders(layout: Layout, *, durable: bool = True) -> None:
+    """Make what is missing below queue/ and state/; never changes what is there."""
     made: set[Path] = set()
     for folder, mode in (
         (layout.queue, QUEUE_MODE),
@@ -38,25 +38,28 @@ def make_folders(layout: Layout) -> None:
             continue
         os.chmod(folder, mode)
         made.add(folder.parent)
-    for parent in made:
-        fsync_path(parent)
-    _write_format(layout)
+    if durable:
+        for parent in made:
+            fsync_path(parent)
+    _write_format(layout, durable)
 
 
-def _write_format(layout: Layout) -> None:
+def _write_format(layout: Layout, durable: bool) -> None:
     path = layout.queue / "FORMAT"
     if path.exists():
         return
     tmp = layout.queue / "tmp" / f"format.{secrets.token_hex(4)}"
     tmp.write_text(json.dumps(FORMAT) + "\n")
-    fsync_path(tmp)
+    if durable:
+        fsync_path(tmp)
     try:
         os.link(tmp, path)
     except FileExistsError:
         pass
     finally:
         tmp.unlink()
-    fsync_path(layout.queue)
+    if durable:
+        fsync_path(layout.queue)
 
 
 def check_format(layout: Layout) -> None:
@@ -79,13 +82,13 @@ def check_format(layout: Layout) -> None:
         )
 
 
-def open_store(layout: Layout) -> None:
+def open_store(layout: Layout, *, durable: bool = True) -> None:
     """Folders, format, one file system, working link(2) and OFD locks. Raises ConfigError or StoreError with the remedy.
 
     Also makes the process ignore SIGIO: the default action of a lease break would end it.
     """
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    make_folders(layout)
+    make_folders(layout, durable=durable)
     check_format(layout)
     device = os.stat(layout.queue).st_dev
     for name in STORE_FOLDERS:
