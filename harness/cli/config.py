@@ -7,23 +7,9 @@ from pathlib import Path
 import click
 
 from harness.cli.output import emit, say, table
-from harness.cli.verb import Invocation, Verb, common_options, invoked, json_option, verb
+from harness.cli.verb import Invocation, VerbGroup, invoked, json_option, verb
 from harness.errors import ConfigError
 from harness.layout import Layout
-
-
-class VerbGroup(click.Group):
-    """A verb with verbs of its own."""
-
-    def __init__(self, *args: object, example: str, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type] # passed on as they are
-        self.example = example
-        for option in common_options():
-            assert isinstance(option, click.Option)
-            option.hidden = True
-            self.params.append(option)
-
-    format_epilog = Verb.format_epilog
 
 
 @click.group("config", cls=VerbGroup, example="$ harnessctl config check\n$ harnessctl config show --origin")

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from harness.cli.config import VerbGroup
 from harness.cli.output import say
-from harness.cli.verb import Invocation, invoked, verb
+from harness.cli.verb import Invocation, VerbGroup, invoked, verb
 
 F = TypeVar("F", bound=Callable[..., Any])
 

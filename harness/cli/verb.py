@@ -103,16 +103,37 @@ class Verb(click.Command):
     def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
-        for option in common_options():
-            assert isinstance(option, click.Option)
-            option.hidden = True
-            self.params.append(option)
+        _hide_common(self)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Example"):
-            for line in self.example.splitlines():
-                formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+        write_example(formatter, self.example)
         super().format_epilog(ctx, formatter)
+
+
+def write_example(formatter: click.HelpFormatter, example: str) -> None:
+    with formatter.section("Example"):
+        for line in example.splitlines():
+            formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+
+
+class VerbGroup(click.Group):
+    """A verb with verbs of its own, such as `config check`."""
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+        _hide_common(self)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_example(formatter, self.example)
+        super().format_epilog(ctx, formatter)
+
+
+def _hide_common(command: click.Command) -> None:
+    for option in common_options():
+        assert isinstance(option, click.Option)
+        option.hidden = True
+        command.params.append(option)
 
 
 def verb(name: str, *, example: str, **attributes: Any) -> Callable[[Callable[..., Any]], Verb]:

@@ -1,0 +1,55 @@
+"""Finding the root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import NotFoundError
+from harness.root import find_root, is_root
+
+
+def root_at(folder: Path, config: str = "# mine\nv: 1\n") -> Path:
+    (folder / "queue").mkdir(parents=True)
+    (folder / "config.yaml").write_text(config)
+    return folder
+
+
+def test_the_nearest_parent_with_both_signs_is_the_root(tmp_path: Path) -> None:
+    root = root_at(tmp_path / "root")
+    inner = root / "state" / "worktrees"
+    inner.mkdir(parents=True)
+    assert find_root(None, {}, inner).root == root
+
+
+def test_a_config_of_somebody_else_is_no_root(tmp_path: Path) -> None:
+    other = root_at(tmp_path / "other", "version: 3\nname: docker\n")
+    assert not is_root(other)
+    with pytest.raises(NotFoundError) as caught:
+        find_root(None, {}, other)
+    assert "harnessctl init" in str(caught.value)
+
+
+def test_a_nested_folder_without_queue_does_not_hide_the_root_above(tmp_path: Path) -> None:
+    root = root_at(tmp_path / "root")
+    project = root / "project"
+    project.mkdir()
+    (project / "config.yaml").write_text("v: 1\n")
+    assert find_root(None, {}, project).root == root
+
+
+def test_the_option_wins_over_the_variable_and_both_over_the_place(tmp_path: Path) -> None:
+    a, b, c = (root_at(tmp_path / name) for name in "abc")
+    assert find_root(a, {"HARNESS_ROOT": str(b)}, c).root == a
+    assert find_root(None, {"HARNESS_ROOT": str(b)}, c).root == b
+
+
+def test_a_root_that_was_named_wrongly_is_never_replaced_by_another(tmp_path: Path) -> None:
+    root = root_at(tmp_path / "root")
+    with pytest.raises(NotFoundError) as caught:
+        find_root(tmp_path / "rot", {}, root)
+    assert str(tmp_path / "rot") in str(caught.value)
+    with pytest.raises(NotFoundError) as caught:
+        find_root(None, {"HARNESS_ROOT": str(tmp_path)}, root)
+    assert "HARNESS_ROOT" in str(caught.value)
