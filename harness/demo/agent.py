@@ -52,7 +52,7 @@ def main() -> int:
 
 def _told(prompt: str) -> str:
     """What the harness says went wrong before; "" the first time."""
-    if found := re.search(r"^#* ?Failed check: (\S+)", prompt, re.MULTILINE):
+    if found := re.search(r"^[# ]*Failed check: (\S+)", prompt, re.MULTILINE):
         return f"check {found[1]} failed"
     if found := re.search(r"Attempt (\d+) (failed|expired|was not merged)", prompt):
         return f"attempt {found[1]} {found[2]}"

@@ -118,7 +118,7 @@ def _introduce(out: Console, scene: Scene, workers: int) -> None:
     out.print(f"A repository          {scene.repository}")
     out.print(f"a harness root        {scene.layout.root}")
     out.print(
-        f"{len(PLAN)} items, {workers} workers, one scripted agent; one worker will be killed on purpose."
+        f"{len(PLAN)} items, workers: {workers}, one scripted agent; one worker will be killed on purpose."
     )
     out.print()
 

@@ -36,17 +36,25 @@ def summarise(
 
 def _rows(board: Board, proof: Proof, wall_s: float, workers: int) -> list[tuple[str, str]]:
     counted = ", ".join(f"{number} {name}" for name, number in sorted(proof.outcomes.items()))
-    speed = f"{proof.worked_s / wall_s:.1f} times as fast as one after another" if wall_s else ""
+    speed = (
+        f": {proof.worked_s / wall_s:.1f} times as fast as one after another"
+        if workers > 1 and wall_s
+        else ""
+    )
     return [
         ("items", f"{len(proof.items)}, {len(proof.merges)} merges in git log --first-parent main"),
         ("attempts", f"{proof.attempts}: {counted}"),
         ("healed", _healed(proof)),
-        ("returned", _returned(proof)),
+        ("returned", _returned(proof, workers)),
         ("killed", _killed(board, proof)),
-        ("time", f"{wall_s:.1f} s; {workers} workers did {proof.worked_s:.1f} s of work: {speed}"),
+        ("time", f"{wall_s:.1f} s; {_number(workers)} did {proof.worked_s:.1f} s of work{speed}"),
         ("unit tests", f"{proof.tests} (run on main of the repository)"),
         ("fsck", proof.fsck),
     ]
+
+
+def _number(workers: int) -> str:
+    return f"{workers} workers" if workers > 1 else "1 worker"
 
 
 def _healed(proof: Proof) -> str:
@@ -61,11 +69,11 @@ def _healed(proof: Proof) -> str:
     return "; ".join(told) or "nothing"
 
 
-def _returned(proof: Proof) -> str:
+def _returned(proof: Proof, workers: int) -> str:
     told = [
         f"{seen.id}: {why}; attempt {n + 1} was told" for seen in proof.items for n, why in _reasons(seen)
     ]
-    return "; ".join(told) or "nothing"
+    return "; ".join(told) or ("nothing" if workers > 1 else "nothing: one worker has no rival")
 
 
 def _reasons(seen: Seen) -> list[tuple[int, str]]:
