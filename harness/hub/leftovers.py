@@ -108,6 +108,9 @@ def commit_leftovers(repo: Repo, worktree: Worktree, message: str) -> Leftovers:
         repo.git("update-index", "--force-remove", "-z", "--stdin", tree=work, stdin=b"\0".join(links))
     written = snapshot(repo, work, (*seen.nested, *links))
     if head.sha and repo.git("rev-parse", f"{head.sha}^{{tree}}").text == written:
+        copy_index(
+            work.index, tree.admin / "index"
+        )  # also the end of an earlier call that was killed before this
         return Leftovers(sha=None, head=head.sha, nested=nested)
     parents = ("-p", head.sha) if head.sha else ()
     sha = repo.git("commit-tree", written, *parents, "-F", "-", stdin=message.encode("utf-8", "replace")).text

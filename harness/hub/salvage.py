@@ -114,6 +114,7 @@ def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str) -> Saved:
     _write(repo, found)
     for sha in stashes:
         _drop_stash(repo, sha)
+    _forget_last_stash(repo, found.known)
     return Saved(at=None if why_not else at, refs=tuple(found.names), ignored=status.ignored, why_not=why_not)
 
 
@@ -186,12 +187,8 @@ def _reflog(path: Path) -> tuple[list[str], bool]:
 
 def _stashes(repo: Repo, uid: str) -> list[str]:
     """Stash entries made on a branch of this item, newest first."""
-    try:
-        lines = (repo.path / "logs/refs/stash").read_bytes().splitlines()
-    except OSError:
-        return []
     found = []
-    for line in reversed(lines):
+    for line in _log_of_stash(repo):
         head, _, message = line.partition(b"\t")
         branch = _STASHED.match(message)
         if branch and branch[1].decode() == uid:
@@ -202,11 +199,7 @@ def _stashes(repo: Repo, uid: str) -> list[str]:
 def _drop_stash(repo: Repo, sha: str) -> None:
     """Drops one entry by its content. Positions shift when another agent stashes at this moment: what was dropped in
     its place is put back."""
-    try:
-        entries = (repo.path / "logs/refs/stash").read_bytes().splitlines()[::-1]
-    except OSError:
-        return
-    positions = [i for i, line in enumerate(entries) if line.split(b" ")[1].decode() == sha]
+    positions = [i for i, line in enumerate(_log_of_stash(repo)) if line.split(b" ")[1].decode() == sha]
     if not positions:
         return
     dropped = f"refs/stash@{{{positions[0]}}}"
@@ -214,10 +207,21 @@ def _drop_stash(repo: Repo, sha: str) -> None:
     if there != sha:
         return  # somebody stashed in between; the next look finds it at its new place
     repo.git("reflog", "delete", "--updateref", "--rewrite", dropped)
-    if not (repo.path / "logs/refs/stash").read_bytes().strip():
-        tip = repo.refs.read("refs/stash")
-        if tip is not None:
-            repo.git("update-ref", "-d", "refs/stash", tip, ok=(0, 1, 128))
+
+
+def _forget_last_stash(repo: Repo, saved: set[str]) -> None:
+    """`reflog delete` of the last entry leaves the ref; `git stash list` would be empty and `pop` still find it."""
+    tip = repo.refs.read("refs/stash")
+    if tip in saved and not _log_of_stash(repo):
+        repo.git("update-ref", "-d", "refs/stash", tip, ok=(0, 1, 128))  # not if somebody stashed meanwhile
+
+
+def _log_of_stash(repo: Repo) -> list[bytes]:
+    """Newest first, as `stash@{n}` counts."""
+    try:
+        return (repo.path / "logs/refs/stash").read_bytes().splitlines()[::-1]
+    except OSError:
+        return []
 
 
 def _write(repo: Repo, found: _Collector) -> None:

@@ -156,8 +156,10 @@ def fault(tree: Tree) -> str | None:
         try:
             if file.is_symlink() or file.read_text(errors="replace") != contents:
                 return f"{file.name} was changed"
-        except OSError:
+        except FileNotFoundError:
             return f"{file.name} is missing"
+        except OSError:
+            return f"{file.name} was changed"
     return None
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from harness.errors import GitError
 from harness.hub.creation import fetch
 from harness.hub.git import GitCommandError
 from harness.hub.history import is_ancestor
@@ -53,8 +54,11 @@ class Refreshed:
 def target_of(repo: Repo) -> str:
     sha = repo.refs.read(repo.target)
     if sha is None:
-        # a symbolic or damaged ref: let git say what is wrong with it
-        return repo.git("rev-parse", "--verify", f"{repo.target}^{{commit}}").text
+        raise GitError(
+            "the target is no plain branch of the hub any more",
+            where=f"{repo.path} {repo.target}",
+            remedy="set it to its last merge: git log -g, then git update-ref --no-deref",
+        )
     return sha
 
 
