@@ -72,7 +72,7 @@ class Daemon:
         git(self.app, "commit", "-q", "-m", "first")
         git(self.app, "switch", "-q", "-c", "work")  # so that main is not checked out
         for name in STORE_FOLDERS:
-            (self.layout.queue / name).mkdir(parents=True)
+            (self.layout.queue / name).mkdir(mode=0o700, parents=True)
         for name in STATE_FOLDERS:
             (self.layout.state / name).mkdir(parents=True, exist_ok=True)
         self.write_config()
