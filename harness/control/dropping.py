@@ -17,7 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness import atomicfs
-from harness.clock import day
 from harness.control.desk import Desk
 from harness.errors import HarnessError, NotFoundError, UsageError
 from harness.layout import DROP_SUFFIXES
@@ -29,6 +28,7 @@ _RENAME_NOREPLACE = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NONCE = 10
 """Characters behind the last dash of a uid."""
+DAYS = 3
 NAME_BYTES = 200
 """A drop's file name; the store puts `raw.` in front of it."""
 
@@ -70,8 +70,6 @@ class Ticket:
     source: str
     name: str
     inode: tuple[int, int] = field(repr=False)
-    since: float
-    """Seconds since the epoch."""
     expected: tuple[New, ...] = ()
 
 
@@ -158,7 +156,6 @@ def put(desk: Desk, source: str, name: str, raw: bytes, expected: tuple[New, ...
         source=source,
         name=name,
         inode=(info.st_dev, info.st_ino),
-        since=desk.clock.wall(),
         expected=expected,
     )
 
@@ -220,18 +217,19 @@ def undecided(ticket: Ticket) -> Dropped:
 
 def fate_of(desk: Desk, ticket: Ticket) -> Dropped | None:
     """The decision on one drop, found by its inode in the folders of the store; None while there is none."""
-    for phase in _places(desk, ticket):
+    for phase in _places(desk):
         for home in _homes(desk, phase, ticket):
             if _is(desk, f"{home}/{_raw(ticket.name)}", ticket.inode):
                 return _read(desk, phase, home, ticket)
     return None
 
 
-def _places(desk: Desk, ticket: Ticket) -> Iterator[str]:
+def _places(desk: Desk) -> Iterator[str]:
     """Where a decided drop can be; open/ before archive/, since that is the way an item goes."""
     yield from ("queue/open", "queue/waiting", "queue/rejected")
-    days = dict.fromkeys((day(ticket.since), desk.today()))
-    yield from (f"queue/{phase}/{one}" for phase in ("batches", "archive") for one in days)
+    for phase in ("batches", "archive"):
+        for day in sorted(desk.view.uids(phase))[-DAYS:]:  # the newest: it was just decided
+            yield f"queue/{phase}/{day}"
 
 
 def _homes(desk: Desk, phase: str, ticket: Ticket) -> Iterator[str]:

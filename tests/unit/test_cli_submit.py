@@ -1,0 +1,214 @@
+"""New work: add and submit, without a coordinator and with one that answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.control import dropping
+from harness.control.desk import Desk
+from harness.control.dropping import Fate
+from harness.layout import Layout
+from harness.model import Outcome
+from harness.store import admission, attempts
+from tests.cli import ctl
+from tests.stores import World
+from tests.support import until
+
+CONFIG = """\
+v: 1
+projects: {app: {path: ../app, agent: shell}}
+agents: {shell: {adapter: command, argv: [sh, "{prompt_file}"]}}
+"""
+
+
+@pytest.fixture
+def root(world: World) -> Path:
+    world.layout.config.write_text(CONFIG)
+    return world.layout.root
+
+
+def drops(root: Path) -> dict[str, str]:
+    return {x.name: x.read_text() for x in (root / "queue").iterdir() if x.is_file() and x.name != "FORMAT"}
+
+
+def test_add_makes_one_drop_that_holds_all_that_was_said(root: Path) -> None:
+    said = ctl(
+        root, "add", "Fix", "the login", "--priority", "high", "--depends-on", "b", "--label", "team=web"
+    )
+    assert (said.code, said.out) == (0, "fix-the-login\n")
+    assert "when a coordinator runs" in said.err
+    ((name, text),) = drops(root).items()
+    assert name == "fix-the-login.json"
+    assert json.loads(text) == {
+        "prompt": "Fix the login",
+        "priority": "high",
+        "depends_on": ["b"],
+        "labels": {"team": "web"},
+    }
+
+
+def test_add_reads_the_prompt_from_standard_input(root: Path) -> None:
+    assert ctl(root, "add", "-", "--id", "notes", stdin="line 1\nline 2\n").out == "notes\n"
+    assert json.loads(drops(root)["notes.json"])["prompt"] == "line 1\nline 2\n"
+
+
+def test_what_is_wrong_is_said_at_once_and_nothing_is_dropped(root: Path) -> None:
+    said = ctl(root, "add", "x", "--project", "ap", "--priority", "11", "--agent", "shel")
+    assert said.code == 1
+    for part in ("did you mean 'app'", "priority", "did you mean 'shell'"):
+        assert part in said.err
+    assert drops(root) == {}
+
+
+def test_a_drop_never_replaces_another_one(root: Path) -> None:
+    ctl(root, "add", "same words")
+    ctl(root, "add", "same words")
+    assert sorted(drops(root)) == ["same-words-2.json", "same-words.json"]
+
+
+def test_submit_keeps_the_name_of_the_file_and_its_bytes(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "Plan A.jsonl"
+    file.write_text('{"id": "a", "prompt": "x"}\n{"prompt": "y"}\n')
+    said = ctl(root, "submit", str(file))
+    assert (said.code, said.out) == (0, "a\nPlan A-2\n")
+    assert drops(root) == {"Plan A.jsonl": file.read_text()}
+    assert file.exists()
+
+
+def test_submit_reads_standard_input_in_the_format_that_is_named(root: Path) -> None:
+    assert ctl(root, "submit", "-", "--format", "yaml", stdin="prompt: x\n").code == 0
+    assert list(drops(root)) == ["stdin.yaml"]
+
+
+def test_submit_of_a_file_that_says_nothing_of_its_kind_is_a_usage_error(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("{}")
+    said = ctl(root, "submit", str(tmp_path / "notes.txt"))
+    assert said.code == 2
+    assert "--format" in said.err
+    assert ctl(root, "submit", str(tmp_path / "none.json")).code == 3
+
+
+def test_submit_names_line_and_column_of_what_is_wrong(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text('{\n "prompt": "x",\n "projet": "app"\n}')
+    said = ctl(root, "submit", str(file))
+    assert said.code == 1
+    assert "line 3" in said.err
+    assert "did you mean 'project'" in said.err
+
+
+def test_one_bad_file_does_not_keep_the_others_out(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "good.json").write_text('{"prompt": "x"}')
+    (tmp_path / "bad.json").write_text("{}")
+    said = ctl(root, "submit", str(tmp_path / "bad.json"), str(tmp_path / "good.json"), "--json")
+    assert said.code == 1
+    assert [d["state"] for d in said.data["drops"]] == ["rejected", "dropped"]
+    assert list(drops(root)) == ["good.json"]
+
+
+def test_a_file_whose_name_is_not_utf_8_can_be_submitted(root: Path, tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.json"
+    Path(os.fsdecode(path)).write_text('{"prompt": "x"}')
+    said = ctl(root, "submit", os.fsdecode(path))
+    assert said.code == 0
+    assert os.listdir(os.fsencode(root / "queue")).count(b"caf\xe9.json") == 1
+
+
+def test_a_drop_is_whole_and_durable_before_it_is_visible(root: Path, world: World) -> None:
+    with Desk(Layout(root)) as desk:
+        dropping.put(desk, "", "x.json", b'{"prompt": "x"}')
+    assert not [x for x in (root / "queue").iterdir() if x.name.startswith(".")]
+    assert world.take() != []
+
+
+# ---- hearing of it ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def desk(root: Path) -> Iterator[Desk]:
+    with Desk(Layout(root)) as desk:
+        yield desk
+
+
+def fate(desk: Desk, world: World, name: str, content: object) -> dropping.Dropped:
+    ticket = dropping.put(desk, "f", name, json.dumps(content).encode())
+    assert dropping.fate_of(desk, ticket) is None
+    world.admit_all()
+    (found,) = dropping.follow(desk, [ticket], 10)
+    return found
+
+
+def test_an_admitted_drop_is_told_with_id_and_uid(desk: Desk, world: World) -> None:
+    found = fate(desk, world, "a.json", {"prompt": "x"})
+    assert found.fate is Fate.ADMITTED
+    assert [(new.id, new.uid.rsplit("-", 1)[0]) for new in found.items] == [("a", "a")]
+
+
+def test_an_admitted_batch_is_told_with_all_its_items(desk: Desk, world: World) -> None:
+    found = fate(desk, world, "a.json", [{"id": "x", "prompt": "x"}, {"id": "y", "prompt": "y"}])
+    assert found.fate is Fate.ADMITTED
+    assert sorted(new.id for new in found.items) == ["x", "y"]
+
+
+def test_a_waiting_item_is_admitted_too(desk: Desk, world: World) -> None:
+    assert fate(desk, world, "a.json", {"prompt": "x", "depends_on": ["b"]}).fate is Fate.ADMITTED
+
+
+def test_a_rejected_drop_is_told_with_all_its_reasons(desk: Desk, world: World) -> None:
+    found = fate(desk, world, "a.json", {"priority": 11, "agent": "x"})
+    assert found.fate is Fate.REJECTED
+    assert len(found.reasons) == 3
+
+
+def test_the_same_work_again_names_the_item_that_is_there(desk: Desk, world: World) -> None:
+    first = fate(desk, world, "a.json", {"id": "a", "prompt": "x"})
+    again = fate(desk, world, "b.json", {"id": "a", "prompt": "x"})
+    assert again.fate is Fate.EXISTS
+    assert again.items == first.items
+
+
+def test_a_drop_that_nobody_takes_is_undecided_at_the_end(desk: Desk) -> None:
+    ticket = dropping.put(desk, "f", "a.json", b'{"prompt": "x"}')
+    (found,) = dropping.follow(desk, [ticket], 0.01)
+    assert found.fate is Fate.DROPPED
+
+
+def test_add_with_wait_follows_the_item_to_its_end(root: Path, world: World) -> None:
+    """Another process admits, works and finishes meanwhile."""
+
+    def work() -> None:
+        until(lambda: drops(root), what="the drop")
+        world.box = world.new_box()
+        disk = world.new_disk()
+        until(lambda: disk.run(admission.take()), what="taken")
+        (home,) = disk.do_ls("queue/incoming") or ()
+        said = disk.run(admission.admit(world.me, home, world.context, "2027-01-15"))
+        uid = said.items[0][0]
+        owned = world.claim(uid, disk=disk)
+        world.end(owned, Outcome.DONE, disk=disk)
+        disk.run(attempts.finish(world.me, uid, "2027-01-15"))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        said = ctl(root, "add", "x", "--commit", "none", "--wait", "--timeout", "60", "--json")
+    finally:
+        worker.join()
+    assert said.code == 0, said.err
+    assert [i["state"] for i in said.data["items"]] == ["done"]
+
+
+def test_wait_says_1_for_a_parked_item_and_75_when_the_time_is_over(root: Path, world: World) -> None:
+    world.hold(world.add(id="a"))
+    world.add(id="b")
+    assert ctl(root, "wait", "a").code == 1
+    said = ctl(root, "wait", "b", "--timeout", "0")
+    assert said.code == 75
+    assert "still ready" in said.out
+    assert ctl(root, "wait", "nobody").code == 3
