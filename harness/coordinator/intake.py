@@ -36,7 +36,7 @@ def context_of(config: Config) -> Context:
 
 @dataclass(slots=True)
 class Intake:
-    """Runs take and admit until nothing more is ready. Not thread-safe."""
+    """Runs take and admit. Not thread-safe."""
 
     actor: Actor
     disk: Disk
@@ -47,14 +47,23 @@ class Intake:
     """Files that are no drops, as last reported."""
     pending: int = 0
     """Drops and incoming/ entries that must wait."""
+    more: bool = False
+    """The last pass took something: the next one may find more, and needs no reason to come."""
 
     def run(self) -> list[tuple[str, str, str]]:
-        """One pass over the drop box and incoming/. -> (uid, id, phase) of what was admitted."""
+        """One pass over the drop box, or when that has nothing more, over incoming/.
+
+        -> (uid, id, phase) of what was admitted. One handful at a time: the first of ten thousand drops is running
+        before the last one is admitted.
+        """
         admitted: list[tuple[str, str, str]] = []
-        while taken := self.disk.run(take()):
-            for home, name in taken:
-                self.events.emit(Event.DROP_TAKEN, uid=home, name=_shown(name))
-                admitted += self._admit(home)
+        taken = self.disk.run(take())
+        self.more = bool(taken)
+        for home, name in taken:
+            self.events.emit(Event.DROP_TAKEN, uid=home, name=_shown(name))
+            admitted += self._admission(home).items
+        if taken:
+            return admitted
         pending = 0
         for home in self.disk.do_ls("queue/incoming") or ():
             admission = self._admission(home)
@@ -63,9 +72,6 @@ class Intake:
         self._report_ignored()
         self.pending = pending + (self.disk.dropbox.pending if self.disk.dropbox else 0)
         return admitted
-
-    def _admit(self, home: str) -> tuple[tuple[str, str, str], ...]:
-        return self._admission(home).items
 
     def _admission(self, home: str) -> Admission:
         admission = self.disk.run(admit(self.actor, home, self.context(), day(self.clock.wall())))

@@ -118,6 +118,8 @@ class Coordinator:
         now = self.clock.monotonic()
         due = [self.swept + self.sweep_s]
         due += [t for t in (self.hinting.next_change, self.pool.next_start()) if t is not None and t > now]
+        if self.intake.more:
+            due.append(now)
         if self.intake.pending or self.state != "running":
             due.append(now + 0.25)
         timeout = max(0.0, min(due) - now)
@@ -205,11 +207,14 @@ class Coordinator:
 
     def _admit(self) -> None:
         self.drops.pass_on()
-        for uid, _, phase in self.intake.run():
+        admitted = self.intake.run()
+        for uid, _, phase in admitted:
             if phase == "open":
                 self._touch(uid)
             else:
                 self.index.add_waiting(uid)
+        if admitted:
+            self._hint()  # somebody waits for it: before everything else that this tick looks at
 
     def _look(self) -> None:
         """What changed: what the workers touched, now and then everything."""
@@ -351,7 +356,7 @@ class Coordinator:
 
     def _idle(self) -> bool:
         """Nothing can move any more without a person."""
-        if self.intake.pending or self.disk.do_ls("queue/incoming"):
+        if self.intake.more or self.intake.pending or self.disk.do_ls("queue/incoming"):
             return False
         if any(True for _ in self.index.of(*LIVE)):
             return False

@@ -32,7 +32,7 @@ from harness.signals import Signals
 from harness.store.cells import Actor
 from harness.store.disk import Disk
 from harness.store.dropbox import DropBox
-from harness.store.hints import Hints
+from harness.store.hints import Hints, Withheld
 from harness.store.setup import open_store
 
 
@@ -102,7 +102,7 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
         quiet_s=config.intake.quiet_s,
     )
     durable = config.durability is Durability.POWER
-    disk = Disk(layout, clock, durable=durable, dropbox=box, hints=hints, hands=hands)
+    disk = Disk(layout, clock, durable=durable, dropbox=box, hints=Withheld(layout), hands=hands)
     index = Index(layout, disk, clock, config.retry.max_delay_s)
     launcher = LocalLauncher(layout)
     return Coordinator(

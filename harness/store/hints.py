@@ -118,6 +118,13 @@ class Hints:
         return self._generation[band]
 
 
+class Withheld(Hints):
+    """For a process that decides itself which hints exist: what the protocol asks for on the way makes none."""
+
+    def add(self, uid: str, band: int, ahead: int = 0) -> None:
+        """Does nothing."""
+
+
 def _names(folder: str) -> list[str]:
     try:
         return os.listdir(folder)

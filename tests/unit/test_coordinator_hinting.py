@@ -8,7 +8,7 @@ from harness.bell import Bell
 from harness.coordinator.hinting import Hinting
 from harness.coordinator.index import Index
 from harness.store.disk import Disk
-from harness.store.hints import Hints
+from harness.store.hints import Hints, Withheld
 from tests.stores import World
 
 
@@ -56,3 +56,10 @@ def test_a_sweep_that_finds_nothing_new_rings_nobody(world: World, hinting: Hint
         hinting.rebuild()
         hinting.update()
         assert bell.drain() == 0
+
+
+def test_what_the_coordinator_admits_gets_no_hint_before_it_was_decided(world: World) -> None:
+    """An item of a paused project, or one whose files overlap what runs, must not be claimed in between."""
+    disk = Disk(world.layout, world.clock, durable=False, hints=Withheld(world.layout))
+    disk.do_hint("a-0000000000", 5)
+    assert Hints(world.layout).all() == {}
