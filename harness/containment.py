@@ -184,7 +184,8 @@ class Containment:
         killed: set[procs.ProcessId] = set()
         stopped: set[procs.ProcessId] = set()
         folders = [os.path.realpath(path) for path in below]
-        for group in self._groups(mark):
+        groups = self._groups(mark)
+        for group in groups:
             inhabitants = [procs.ProcessId.of(pid) for pid in group.pids()]
             if group.kill():
                 killed.update(one for one in inhabitants if one is not None)
@@ -203,7 +204,8 @@ class Containment:
             killed.update(members)
             for one in members:
                 one.wait(max(0.0, deadline - time.monotonic()))
-        self.release(mark)
+        for group in groups:
+            group.remove()
         return len(killed)
 
     def empty(self, mark: str, below: Iterable[Path] = ()) -> bool:

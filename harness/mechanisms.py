@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import cgroups, jail
+from harness import cgroups, jail, procs
 
+TRIAL = "trial-"
 TRIAL_S = 20.0
 """A machine that is so slow that a trial takes longer gets by without the mechanism."""
 
@@ -181,7 +181,8 @@ class _CgroupTrial:
             self._failure = "no cgroup v2 hierarchy in sight"
             return
         try:
-            group = cgroups.Group.create(self.base, f"trial-{uuid.uuid4().hex[:12]}")
+            remove_abandoned(self.base)
+            group = cgroups.Group.create(self.base, f"{TRIAL}{os.getpid()}-{os.urandom(4).hex()}")
         except OSError as e:
             self._failure = f"{self.base} is not ours: {e.strerror}; delegate it (systemd: Delegate=yes)"
             return
@@ -196,6 +197,14 @@ class _CgroupTrial:
         return Finding(
             name="cgroup", available=not failure, detail=failure or f"groups are made in {self.base}"
         )
+
+
+def remove_abandoned(base: Path) -> None:
+    """Groups of probes that were killed. One whose maker lives may just not have been joined yet."""
+    for path in base.glob(f"{cgroups.PREFIX}{TRIAL}*"):
+        maker = path.name.removeprefix(cgroups.PREFIX + TRIAL).partition("-")[0]
+        if maker.isdecimal() and procs.stat(int(maker)) is None:
+            cgroups.Group(path).remove()
 
 
 def _landlock_trial(stack: contextlib.ExitStack) -> _Trial:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cgroups, jail, procs
+from harness import cgroups, jail, mechanisms, procs
 from harness.clock import SystemClock
 from harness.config import Sandbox
 from harness.containment import Containment, Jail, Kind
@@ -396,7 +396,29 @@ def test_probing_leaves_nothing_behind() -> None:
     contained = Containment.probe()
     until(lambda: not procs.tree(os.getpid())[1:], what="no child")
     if contained.cgroup is not None:
-        assert not list(contained.cgroup.glob("harness-trial-*"))
+        assert not list(contained.cgroup.glob(f"harness-trial-{os.getpid()}-*"))
+
+
+def test_the_groups_of_a_probe_that_was_killed_are_removed_by_the_next(tmp_path: Path) -> None:
+    with running(["true"]) as gone:
+        gone.wait(30)
+    abandoned = tmp_path / f"harness-trial-{gone.pid}-0a"
+    living = tmp_path / f"harness-trial-{os.getpid()}-0a"
+    attempt = tmp_path / "harness-fix-login.1"
+    for folder in (abandoned, living, attempt):
+        folder.mkdir()
+    mechanisms.remove_abandoned(tmp_path)
+    assert [abandoned.exists(), living.exists(), attempt.exists()] == [False, True, True]
+
+
+def test_the_cgroup_of_a_dead_worker_is_removed_by_whoever_ends_its_attempt(mark: str) -> None:
+    contained = Containment.probe(Sandbox.NONE, only=Kind.CGROUP)
+    if contained.cgroup is None:
+        pytest.skip("no cgroup is delegated to us")
+    contained.wrap(["true"], Jail(mark=mark))
+    assert (contained.cgroup / cgroups.mark_name(mark)).is_dir()
+    assert Containment().kill(mark) == 0
+    assert not (contained.cgroup / cgroups.mark_name(mark)).exists()
 
 
 def test_a_cgroup_that_vanished_is_an_error_with_a_remedy(tmp_path: Path, mark: str) -> None:
