@@ -11,11 +11,24 @@ from dataclasses import dataclass, replace
 
 from harness.errors import ConflictError, NotFoundError
 from harness.layout import Layout
-from harness.model import Attempt, Claim, End, Grant, Item, Outcome, State, Stub, Verdict, VerdictKind
+from harness.model import (
+    UID,
+    Attempt,
+    Claim,
+    End,
+    Grant,
+    Item,
+    Outcome,
+    State,
+    Stub,
+    Verdict,
+    VerdictKind,
+)
+from harness.store import ops
 from harness.store.cells import Standing, look, numbers, parking_reason, stub_path
 from harness.store.decisions import Decision
 from harness.store.disk import Disk
-from harness.store.names import Name, name_path
+from harness.store.names import Name, name_path, newest_of
 from harness.store.promotion import Waiting, why_waiting
 
 STATES = {
@@ -138,15 +151,19 @@ class View:
 
         Raises NotFoundError with what is near, ConflictError when a prefix is not unique.
         """
-        if "/" not in name and name not in (".", "..") and "\0" not in name and (seen := self.item(name)):
+        if not name:  # the beginning of every name
+            raise NotFoundError("an item without a name", remedy="list them: harnessctl items --all")
+        if UID.match(name) and (seen := self.item(name)):
             return seen
-        newest = None
-        k = 1
-        while isinstance(cell := self._disk.do_read(name_path(name, k), Name), Name):
-            newest, k = cell, k + 1
-        if newest and (seen := self.item(newest.uid)):
-            return seen
-        matches = [u for phase in ("open", "waiting") for u in self.uids(phase) if u.startswith(name)]
+        holder, k = self._disk.run(newest_of(name))
+        while holder is not None:
+            if seen := self.item(holder.uid):
+                return seen
+            k -= 1
+            holder = self._disk.run(ops.read(name_path(name, k), Name)) if k else None
+        matches = [
+            u for phase in ("open", "waiting") for u in self.uids(phase) if name and u.startswith(name)
+        ]
         matches += [u for _, u in self.archived() if u.startswith(name)] if not matches else []
         matches += [u for u in self.uids("rejected") if u.startswith(name)] if not matches else []
         if len(matches) > 1:
