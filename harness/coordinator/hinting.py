@@ -8,7 +8,7 @@ from harness.bell import Bell
 from harness.clock import Clock
 from harness.coordinator.index import Index
 from harness.layout import Layout
-from harness.promote import Wish, wishes
+from harness.promote import AGEING_S, Wish, wishes
 from harness.store.hints import Hints
 
 
@@ -27,6 +27,9 @@ class Hinting:
     """Hints found on disk that nobody was rung for, as far as this process knows."""
     next_change: float | None = None
     """When the next withheld hint becomes due, by the monotonic clock."""
+    _decided: tuple[object, ...] = ()
+    """What the hints were last decided from, and until when that holds."""
+    _until: float = 0.0
 
     def read_control(self, unusable: frozenset[str] = frozenset()) -> None:
         """state/control/priority/<uid> holds a digit; pause.project.<name> withholds a project's hints."""
@@ -66,14 +69,19 @@ class Hinting:
         for uid in [u for u in self.has if u not in found]:
             del self.has[uid]
         self.hints.tidy()
+        self._decided = ()
 
     def update(self) -> int:
         """Make and remove hints as decided now; ring once for each new one. -> how many rings."""
         now = self.clock.monotonic()
+        facts = (self.index.version, self.boosts, self.paused)
+        if facts == self._decided and now < self._until:
+            return 0  # sorting a long backlog in every tick would be most of what a busy coordinator does
         ready = self.index.ready()
         wanted = wishes(ready, self.index.busy(), self.boosts, self.paused, now)
         due = [r.not_before for r in ready if r.not_before > now]
         self.next_change = min(due, default=None)
+        self._decided, self._until = facts, min([now + AGEING_S / 60, *due])
         for uid in [u for u in self.has if u not in wanted]:
             self.hints.remove(uid)
             del self.has[uid]

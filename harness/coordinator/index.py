@@ -49,6 +49,8 @@ class Index:
     waiting: dict[str, Item] = field(default_factory=dict)
     why: dict[str, Waiting] = field(default_factory=dict)
     """uid -> what a waiting item waited for when it was last asked."""
+    version: int = 0
+    """Changes with everything that is known here."""
     _waiting_for: dict[str, set[str]] = field(default_factory=dict)
     """uid or id -> uids in waiting/ that depend on it."""
 
@@ -56,19 +58,11 @@ class Index:
 
     def sweep(self) -> list[Entry]:
         """Compare everything with the disk. -> entries that changed. Cost: one stat an unchanged item."""
-        changed: list[Entry] = []
         names = set(_names(f"{self.layout.queue}/open"))
         for uid in self.open.keys() - names:
             del self.open[uid]
-        now_ns = int(self.clock.wall() * 1e9)
-        for uid in names:
-            known = self.open.get(uid)
-            if known is not None:
-                mtime = _mtime(f"{self.layout.queue}/open/{uid}")
-                if mtime == known.mtime_ns and now_ns - mtime > SETTLED_NS:
-                    continue
-            if entry := self.look_at(uid):
-                changed.append(entry)
+            self.version += 1
+        changed = [e for uid in names if self.may_differ(uid) and (e := self.look_at(uid))]
         waiting = set(_names(f"{self.layout.queue}/waiting"))
         for uid in self.waiting.keys() - waiting:
             self._forget_waiting(uid)
@@ -76,13 +70,21 @@ class Index:
             self.add_waiting(uid)
         return changed
 
+    def may_differ(self, uid: str) -> bool:
+        """Is there a reason to look at it again? One stat, where looking opens every cell."""
+        known = self.open.get(uid)
+        if known is None:
+            return True
+        mtime = _mtime(f"{self.layout.queue}/open/{uid}")
+        return mtime != known.mtime_ns or self.clock.wall() * 1e9 - mtime <= SETTLED_NS
+
     def look_at(self, uid: str) -> Entry | None:
         """Look at one item again. -> its entry when something changed; None when nothing did, or it is gone."""
         mtime = _mtime(f"{self.layout.queue}/open/{uid}")
         seen = self.disk.run(look(uid))
         known = self.open.get(uid)
         if seen.standing is Standing.GONE or seen.item is None:
-            self.open.pop(uid, None)
+            self.version += self.open.pop(uid, None) is not None
             return None
         if known and (known.n, known.standing) == (seen.n, seen.standing):
             if known.mtime_ns != mtime:
@@ -90,6 +92,7 @@ class Index:
             return None
         entry = self._entry(seen, seen.item, mtime)
         self.open[uid] = entry
+        self.version += 1
         return entry
 
     def _entry(self, seen: Look, item: Item, mtime: int) -> Entry:
@@ -123,11 +126,13 @@ class Index:
         if not isinstance(item, Item):
             return
         self.waiting[uid] = item
+        self.version += 1
         for dep, fixed in item.deps.items():
             self._waiting_for.setdefault(fixed or dep, set()).add(uid)
 
     def _forget_waiting(self, uid: str) -> None:
         item = self.waiting.pop(uid, None)
+        self.version += 1
         self.why.pop(uid, None)
         if item:
             for dep, fixed in item.deps.items():

@@ -219,12 +219,14 @@ class Coordinator:
     def _look(self) -> None:
         """What changed: what the workers touched, now and then everything."""
         now = self.clock.monotonic()
-        for slot in self.pool.read_reports():
+        sweep = now >= self.swept + self.sweep_s
+        for slot in self.pool.read_reports(everything=sweep):
             if slot.report and slot.report.item:
                 self._touch(slot.report.item)
         for entry in list(self.index.of(Standing.RUNNING, Standing.SUBMITTED)):
-            self._touch(entry.uid)
-        if now < self.swept + self.sweep_s:
+            if self.index.may_differ(entry.uid):
+                self._touch(entry.uid)
+        if not sweep:
             return
         before = time.perf_counter()
         for entry in self.index.sweep():

@@ -63,3 +63,46 @@ def test_what_the_coordinator_admits_gets_no_hint_before_it_was_decided(world: W
     disk = Disk(world.layout, world.clock, durable=False, hints=Withheld(world.layout))
     disk.do_hint("a-0000000000", 5)
     assert Hints(world.layout).all() == {}
+
+
+def test_a_long_backlog_is_sorted_again_only_when_something_changed(world: World, hinting: Hinting) -> None:
+    uid = world.add(id="a")
+    hinting.index.look_at(uid)
+    hinting.update()
+    before = hinting.index.version
+    assert hinting.index.look_at(uid) is None
+    assert hinting.index.version == before
+    world.add(id="b")
+    hinting.index.sweep()
+    assert hinting.index.version == before + 1
+    assert hinting.update() == 1
+
+
+def test_a_pause_takes_the_hints_of_a_project_back_and_its_end_rings_again(
+    world: World, hinting: Hinting
+) -> None:
+    uid = world.add(id="a")
+    hinting.index.look_at(uid)
+    hinting.rebuild()
+    hinting.update()
+    hinting.paused = frozenset({"app"})
+    hinting.update()
+    assert hinting.hints.all() == {}
+    hinting.paused = frozenset()
+    assert hinting.update() == 1
+    assert list(hinting.hints.all()) == [uid]
+
+
+def test_a_hint_that_a_worker_removed_by_mistake_is_made_again_by_the_sweep(
+    world: World, hinting: Hinting
+) -> None:
+    uid = world.add(id="a")
+    hinting.index.look_at(uid)
+    hinting.rebuild()
+    hinting.update()
+    other = Hints(world.layout)
+    assert list(other.find()) == [uid]
+    other.remove(uid)
+    hinting.rebuild()
+    assert hinting.update() == 1
+    assert list(hinting.hints.all()) == [uid]
