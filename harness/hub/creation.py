@@ -18,13 +18,18 @@ from harness.hub.git import CommandRunner, Git, GitCommandError
 from harness.hub.guard import Emit, Guard
 from harness.hub.locks import HubLock, stale
 from harness.hub.refs import Refs, is_sha
-from harness.hub.refusals import ask, check_tree, inspect, refuse_own_folders, refuse_target, unreachable
+from harness.hub.refusals import (
+    ask,
+    check_git,
+    check_tree,
+    inspect,
+    refuse_own_folders,
+    refuse_target,
+    unreachable,
+)
 from harness.hub.repo import Repo
 from harness.layout import Layout
 from harness.logs import Event
-
-OLDEST_GIT = (2, 38)
-"""The first with `merge-tree --write-tree`."""
 
 _CONFIG = """\
 # Written by harness, compared before each use and put back: change config.yaml instead.
@@ -63,6 +68,7 @@ def open_repo(
     repo = _assemble(
         layout, project, path, runner=runner, clock=clock, durable=durable, emit=emit, shelf=shelf
     )
+    check_git(repo)
     refuse_own_folders(repo)
     if repo.local:
         inspect(repo)

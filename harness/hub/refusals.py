@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from harness.errors import ConfigError, TryAgainError
 from harness.hub.git import GitCommandError, Output
 from harness.hub.repo import Repo
+
+OLDEST_GIT = (2, 38)
+"""The first with `git merge-tree --write-tree`."""
+
+
+def check_git(repo: Repo) -> None:
+    """Git is there and new enough."""
+    try:
+        said = repo.git.elsewhere(repo.shelf, "version").text
+    except GitCommandError as e:
+        raise ConfigError(
+            "git cannot be run", where="PATH", remedy=f"install git, then try: git version ({e.what})"
+        ) from e
+    found = re.search(r"(\d+)\.(\d+)", said)
+    if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
+        oldest = ".".join(map(str, OLDEST_GIT))
+        raise ConfigError(f"{said} is too old", where="PATH", remedy=f"install git {oldest} or later")
 
 
 def refuse_own_folders(repo: Repo) -> None:

@@ -189,6 +189,21 @@ def test_a_lock_that_a_living_git_may_own_is_never_removed(at: Desk, hub: Hub) -
     assert hub.swap_target(held, made.sha, old) is Swap.OK
 
 
+def test_a_lock_that_stays_is_an_error_after_some_tries(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither lane nor target moved, and still git refuses: nothing is decided."""
+    held, old = taken(hub, "a"), hub.target()
+    made = built(hub, "x-1", submit(hub, "x-1"))
+    monkeypatch.setattr("harness.hub.creation.stale", lambda *_: False)
+    for name in ("refs/heads/main.lock", "refs/harness/lane.lock"):
+        (hub.path / name).write_text("")
+    with pytest.raises(GitCommandError):
+        hub.swap_target(held, made.sha, old)
+    with pytest.raises(GitCommandError):
+        hub.swap_lane(held, "b", None)
+    assert hub.target() == old
+    assert hub.lane() == held
+
+
 # ---- merges ----------------------------------------------------------------------------------------------------------
 
 

@@ -317,6 +317,16 @@ def test_salvage_leaves_a_slot_alone_that_was_given_to_another_attempt(hub: Hub,
     assert hub.salvaged("x-1") == {}
 
 
+def test_a_commit_that_is_damaged_does_not_keep_the_others_from_being_saved(hub: Hub, tree: Worktree) -> None:
+    good = work(hub, tree)
+    git(tree.path, "switch", "-q", "-c", "harness/x-1/bad")
+    bad = commit(tree.path, "bad", "x")
+    git(tree.path, "switch", "-q", "harness/x-1/1")
+    (hub.path / "objects" / bad[:2] / bad[2:]).unlink()
+    hub.salvage(tree, "x-1", 1)
+    assert set(hub.salvaged("x-1").values()) == {good}
+
+
 # ---- pins ------------------------------------------------------------------------------------------------------------
 
 

@@ -234,3 +234,27 @@ def test_a_hub_restored_without_our_notes_is_taken_into_use_again(layout: Layout
     hub = at.open()
     shutil.rmtree(hub.path.with_suffix(".ours"))
     assert at.open().target() == hub.target()
+
+
+def fake_git(folder: Path, text: str) -> str:
+    folder.mkdir()
+    (folder / "git").write_text(text)
+    (folder / "git").chmod(0o755)
+    return str(folder)
+
+
+def test_a_git_that_is_too_old_is_refused(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = desk(layout, person(tmp_path / "up"))
+    monkeypatch.setenv("PATH", fake_git(tmp_path / "bin", "#!/bin/sh\necho git version 2.30.2\n"))
+    with pytest.raises(ConfigError, match=r"2\.30\.2 is too old"):
+        at.open()
+
+
+def test_a_missing_git_is_said(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = desk(layout, person(tmp_path / "up"))
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(ConfigError, match="install git"):
+        at.open()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from harness.errors import TryAgainError
 from harness.hub import Hub
+from harness.hub.locks import HubLock
 from harness.layout import Layout
 from harness.logs import Event
 from tests.hubs import Desk, commit, desk, git, person, submit, work
@@ -343,6 +346,26 @@ def test_slots_are_independent_and_prepared_by_several_processes(at: Desk, hub: 
     work(other, second)
     assert hub.prepare("agent-1", "x-1", 2, hub.target()).reused
     assert other.prepare("agent-2", "y-1", 2, hub.target()).reused
+
+
+def test_worktrees_made_at_the_same_time_do_not_disturb_each_other(at: Desk, hub: Hub) -> None:
+    base = hub.target()
+
+    def make(k: int) -> Path:
+        return at.open().prepare(f"agent-{k}", f"x-{k}", 1, base).path
+
+    with ThreadPoolExecutor(6) as pool:
+        paths = list(pool.map(make, range(6)))
+    assert {git(path, "status", "--porcelain") for path in paths} == {""}
+    assert len({git(path, "rev-parse", "--git-dir") for path in paths}) == 6
+
+
+def test_a_hub_whose_lock_is_held_for_long_may_be_tried_again(hub: Hub) -> None:
+    other = HubLock(path=hub.repo.lock.path)
+    with other.held(), other.held(), pytest.raises(TryAgainError, match="fuser"), hub.repo.lock.held(0.05):
+        pytest.fail("two holders")
+    with hub.repo.lock.held(0.05):
+        pass
 
 
 def test_the_tree_for_gates_on_merges_is_reused_and_never_kept(layout: Layout, hub: Hub) -> None:
