@@ -6,10 +6,12 @@ Cross checks between parts are in `problems.py`.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -290,6 +292,12 @@ class Config:
     intake: Intake = field(default_factory=Intake)
     origins: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Dotted setting -> where its value comes from; only what is not a default."""
+
+    @property
+    def secrets(self) -> tuple[Path, ...]:
+        """The files that hold credentials, as real paths: no agent, gate or setup may read them."""
+        files = (c.file for c in self.credentials.values() if c.file)
+        return tuple(dict.fromkeys(Path(os.path.realpath(f)) for f in files))
 
     @property
     def default_project(self) -> str | None:

@@ -7,7 +7,6 @@ runner, whose beat may break it off at any moment (`Broken`): decided by another
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -321,8 +320,7 @@ class AttemptRun:
     def _policy(self) -> Policy:
         """Write: what git needs for this branch. Hidden: every credential that config.yaml names."""
         write = self.hub.policy(self._tree, self.owned.uid, self.owned.n)
-        files = [c.file for c in self.config.credentials.values() if c.file]
-        return Policy(write=write, hide=tuple(dict.fromkeys(Path(os.path.realpath(f)) for f in files)))
+        return Policy(write=write, hide=self.config.secrets)
 
     def _plain_env(self, name: str) -> dict[str, str]:
         env = plain(
