@@ -14,16 +14,16 @@ from harness.errors import NotFoundError
 from harness.layout import Layout
 
 VARIABLE = "HARNESS_ROOT"
-_VERSION = re.compile(rb"^(?:\xef\xbb\xbf)?v[ \t]*:", re.MULTILINE)
+_KEY = rb"""(?:v|"v"|'v')[ \t]*:"""
+_VERSION = re.compile(rb"^(?:\xef\xbb\xbf)?" + _KEY + rb"|[{,]\s*" + _KEY, re.MULTILINE)
+"""``v:`` at the beginning of a line, or as a key of a mapping in braces (JSON is YAML)."""
 _HEAD_BYTES = 64 << 10
 
 
 def is_root(folder: Path) -> bool:
     """Whether both signs are there. Reads the beginning of config.yaml, never parses it."""
     try:
-        with (folder / "config.yaml").open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-        return bool(_VERSION.search(head)) and (folder / "queue").is_dir()
+        return has_version(folder / "config.yaml") and (folder / "queue").is_dir()
     except OSError:
         return False
 
@@ -50,6 +50,12 @@ def find_root(
         where=here,
         remedy="make one: harnessctl init, or name one: harnessctl --root DIR ...",
     )
+
+
+def has_version(config: Path) -> bool:
+    """Whether a config.yaml is ours. Reads its beginning, never parses it. Raises OSError."""
+    with config.open("rb") as file:
+        return bool(_VERSION.search(file.read(_HEAD_BYTES)))
 
 
 def _checked(given: Path, source: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from pathlib import Path
 from harness.config import URL, Config, load, template
 from harness.errors import ConfigError, ConflictError, HarnessError, UsageError
 from harness.layout import Layout
-from harness.root import is_root
+from harness.root import has_version
 from harness.store.setup import make_folders, self_test
 
-MARKER = "config.yaml"
+_TARGET_LINE = "    # target: main          # merges"
+"""How the template begins the line of a project's target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ def found(folder: Path, projects: Mapping[str, str], agent: str, *, here: Path |
     layout = Layout(folder)
     new = not layout.config.exists()
     if not new:
-        if not is_root(folder) and not _has_version(layout):
+        if not has_version(layout.config):  # a root whose queue/ was lost is still ours
             raise ConflictError(
                 "there is a config.yaml here that is not ours (it has no `v:`)",
                 where=layout.config,
@@ -55,7 +57,7 @@ def found(folder: Path, projects: Mapping[str, str], agent: str, *, here: Path |
                 + "\n\n  then: harnessctl config check",
             )
     placed = {name: _place(path, folder, here or Path.cwd()) for name, path in projects.items()}
-    text = template(placed, agent) if new else ""
+    text = _with_targets(template(placed, agent), projects, here or Path.cwd()) if new else ""
     folder.mkdir(parents=True, exist_ok=True)
     make_folders(layout)
     self_test(layout)
@@ -72,12 +74,6 @@ def parse_project(text: str) -> tuple[str, str]:
     if not equals or not name or not path:
         raise UsageError(f"--project {text!r} is not NAME=PATH", remedy="for example: --project app=../app")
     return name, path
-
-
-def _has_version(layout: Layout) -> bool:
-    """A root whose queue/ was lost: its config.yaml is still ours."""
-    lines = layout.config.read_bytes().splitlines()
-    return any(line.replace(b" ", b"").startswith(b"v:") for line in lines)
 
 
 def _place(path: str, folder: Path, here: Path) -> str:
@@ -98,6 +94,30 @@ def _place(path: str, folder: Path, here: Path) -> str:
     if Path(path).expanduser().is_absolute():
         return str(full)
     return os.path.relpath(full, folder)
+
+
+def _with_targets(text: str, projects: Mapping[str, str], here: Path) -> str:
+    """Where a local repository has no `main`, but is on another branch: that one is its target."""
+    for name, path in projects.items():
+        branch = None if URL.match(path) else _branch(Path(os.path.abspath(here / Path(path).expanduser())))
+        if branch:
+            head, block, rest = text.partition(f"  {name}:\n")
+            text = head + block + rest.replace(_TARGET_LINE, f"    target: {json.dumps(branch)}  # merges", 1)
+    return text
+
+
+def _branch(repository: Path) -> str | None:
+    """The branch that a repository is on, when it has none of the default's name. Reads files, asks no git."""
+    folder = repository / ".git" if (repository / ".git").is_dir() else repository
+    try:
+        head = (folder / "HEAD").read_text().strip()
+        packed = (folder / "packed-refs").read_text() if (folder / "packed-refs").exists() else ""
+    except (OSError, UnicodeDecodeError):
+        return None
+    if (folder / "refs/heads/main").exists() or " refs/heads/main\n" in packed:
+        return None
+    branch = head.removeprefix("ref: refs/heads/")
+    return branch if branch not in (head, "main") else None
 
 
 def _snippet(projects: Mapping[str, str]) -> str:

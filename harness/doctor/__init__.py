@@ -33,7 +33,7 @@ def examine(layout: Layout) -> Iterator[Check]:
     for running in (work.processes, work.unit):
         yield from _made(running.__name__, running, layout)
     if config is None:
-        yield warn("config", "projects, agents and containment cannot be checked without it", "")
+        yield warn("config", "projects, agents and containment cannot be checked without it", "correct it first")
         return
     for configured in (place.durability, work.containment, work.agents):
         yield from _made(configured.__name__, configured, config)

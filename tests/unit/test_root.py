@@ -53,3 +53,23 @@ def test_a_root_that_was_named_wrongly_is_never_replaced_by_another(tmp_path: Pa
     with pytest.raises(NotFoundError) as caught:
         find_root(None, {"HARNESS_ROOT": str(tmp_path)}, root)
     assert "HARNESS_ROOT" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "v: 1\n",
+        '{"v": 1}',
+        '{\n  "workers": 3,\n  "v": 1\n}',
+        "\ufeffv: 1\n",
+        "workers: 3\nv : 1\n",
+        "{v: 1}",
+    ],
+)
+def test_a_version_is_seen_however_it_is_written(tmp_path: Path, config: str) -> None:
+    assert is_root(root_at(tmp_path / "root", config))
+
+
+@pytest.mark.parametrize("config", ["env: 1\n", "x:\n  v: 1\n", "# v: 1\n", "version: 1\n", ""])
+def test_what_only_looks_like_a_version_is_none(tmp_path: Path, config: str) -> None:
+    assert not is_root(root_at(tmp_path / "root", config))
