@@ -6,6 +6,7 @@ A change of a golden file is a change of the format: old stores must still be re
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from harness.clock import parse_rfc3339
 from harness.errors import StoreError
 from harness.events import EventStream, read
 from harness.hub.lane import LaneRecord
-from harness.layout import Layout
+from harness.layout import STORE_FOLDERS, Layout
 from harness.logs import Event
 from harness.model import (
     Act,
@@ -260,3 +261,17 @@ def test_reports_keep_the_keys_that_they_had(name: str) -> None:
     golden = json.loads((V1 / name).read_bytes())
     assert type(REPORTS[name]).from_record(golden) == REPORTS[name]
     assert golden.items() <= REPORTS[name].to_record().items()
+
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
+
+
+def test_what_is_written_is_documented() -> None:
+    """The document is the contract: every folder and every field of every record is in it."""
+    text = DOCUMENT.read_text()
+    words = {f"queue/{name}/" for name in STORE_FOLDERS}
+    for record in RECORDS.values():
+        words |= {f"`{f.name}`" for f in fields(record) if not isinstance(record, Identity)}
+    words |= {x.value for kind in (Act, Outcome, VerdictKind, CommitPolicy) for x in kind}
+    assert {w for w in words if w not in text} == set()
+    assert len(text.splitlines()) <= 300
