@@ -19,7 +19,15 @@ __all__ = ["Check", "Level", "examine"]
 
 def examine(layout: Layout) -> Iterator[Check]:
     """Every check, as it is made. Never raises for what it finds; a check that breaks is a failed check."""
-    for check in (machine.python, machine.git, machine.user, machine.files, machine.inotify, machine.clock):
+    for check in (
+        machine.python,
+        machine.git,
+        machine.user,
+        machine.files,
+        machine.memory,
+        machine.inotify,
+        machine.clock,
+    ):
         yield from _made(check.__name__, check)
     config: Config | None = None
     try:
@@ -33,7 +41,9 @@ def examine(layout: Layout) -> Iterator[Check]:
     for running in (work.processes, work.unit):
         yield from _made(running.__name__, running, layout)
     if config is None:
-        yield warn("config", "projects, agents and containment cannot be checked without it", "correct it first")
+        yield warn(
+            "config", "projects, agents and containment cannot be checked without it", "correct it first"
+        )
         return
     for configured in (place.durability, work.containment, work.agents):
         yield from _made(configured.__name__, configured, config)

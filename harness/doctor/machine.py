@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from harness import procs
 from harness.doctor.check import Check, fail, ok, warn
 
@@ -22,6 +24,7 @@ FEW_FILES = 1024
 FEW_PROCESSES = 500
 GIT_S = 10.0
 _IN_CLOEXEC = 0o2000000
+SCARCE_MB = 1024
 EARLIEST = 1_735_689_600.0
 """2025-01-01. A clock before it was never set."""
 
@@ -101,6 +104,20 @@ def inotify() -> Iterator[Check]:
         f"no instance is free: {os.strerror(ctypes.get_errno())}; drops are found by the slow sweep",
         "sysctl fs.inotify.max_user_instances=512, or end what holds them",
     )
+
+
+def memory() -> Iterator[Check]:
+    """Room for the daemon's own processes and a few agents (several hundred MB each, by their tools)."""
+    free_mb = psutil.virtual_memory().available >> 20
+    swap_mb = psutil.swap_memory().free >> 20
+    if free_mb < SCARCE_MB:
+        yield warn(
+            "memory",
+            f"{free_mb} MB are available (swap: {swap_mb} MB)",
+            "fewer workers in config.yaml, or more memory: an agent's tool takes 200 to 900 MB",
+        )
+    else:
+        yield ok("memory", f"{free_mb} MB are available")
 
 
 def clock() -> Iterator[Check]:
