@@ -231,11 +231,14 @@ def _write(repo: Repo, found: _Collector) -> None:
     try:
         repo.change_refs(found.lines)
     except GitCommandError:
-        # One commit that is damaged must not keep the others from being saved.
+        # One commit that is damaged must not keep the others from being saved; a full disk must not pass for that.
         for line, name in zip(list(found.lines), list(found.names), strict=True):
             try:
                 repo.change_refs([line])
             except GitCommandError:
+                sha = line.rpartition(" ")[2]
+                if repo.git("cat-file", "-e", f"{sha}^{{commit}}", ok=(0, 1, 128)).code == 0:
+                    raise
                 found.names.remove(name)
     repo.sync()
     if found.names:

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.errors import GitError
 from harness.hub.clearing import discard, doomed, locked, move_aside, remove_all, remove_ignored
 from harness.hub.copies import copy_files
-from harness.hub.git import GitCommandError, GitInterrupted, Tree
+from harness.hub.git import GitCommandError, Tree
 from harness.hub.repo import BRANCHES, SALVAGED, Repo
 from harness.hub.salvage import save
 from harness.hub.slots import Phase, Place, admins_at, fault, place_of, scrub, tree_of
@@ -127,22 +127,29 @@ def reusable(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> tuple[
     saved = save(repo, tree, uid=record.uid, n=record.n, base=record.base)
     why = saved.why_not or locked(repo, tree) or remove_ignored(repo, tree, saved)
     if why or saved.at is None:
-        if not os.path.lexists(
-            place.tree
-        ):  # nothing to keep but the admin directory, and its commits are saved
-            discard(repo, place, record)
-            return None, None
-        return None, move_aside(repo, place, record, why or "it has no commit")
+        if os.path.lexists(place.tree):
+            return None, move_aside(repo, place, record, why or "it has no commit")
+        discard(repo, place, record)  # only the admin directory is left, and its commits are saved
+        return None, None
     place.write(phase=Phase.SWITCHING, uid=uid, n=n, base=base, admin=record.admin)
+    complaint = _switch(repo, tree, saved.at, base)
+    if complaint:  # a folder without write permission, a file that appeared meanwhile
+        return None, move_aside(repo, place, record, f"cannot be switched: {complaint[:200]}")
+    scrub(tree.admin)
+    return tree, None
+
+
+def _switch(repo: Repo, tree: Tree, old: str, new: str) -> str:
+    """Changes the files from one commit to another. -> what git complained about, or "".
+
+    A file that git cannot remove is a mere warning to it; to us it would be the last attempt's in the next one's tree.
+    """
+    if old == new:
+        return ""
     try:
-        if saved.at != base:
-            repo.git("read-tree", "-m", "-u", saved.at, base, tree=tree)
-        scrub(tree.admin)
-        return tree, None
-    except GitInterrupted:
-        raise
-    except GitCommandError as e:  # a folder without write permission, a file that appeared meanwhile
-        return None, move_aside(repo, place, record, f"cannot be switched: {e.stderr.strip()[:200]}")
+        return repo.git("read-tree", "-m", "-u", old, new, tree=tree).stderr.strip()
+    except GitCommandError as e:
+        return e.stderr.strip() or e.what
 
 
 def _add(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> Tree:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.hub import BrokenCommitError, Hub, Worktree
+from harness.hub import BrokenCommitError, GitCommandError, Hub, Worktree
 from harness.layout import Layout
 from tests.hubs import Desk, commit, desk, git, person, work
 
@@ -325,6 +325,19 @@ def test_a_commit_that_is_damaged_does_not_keep_the_others_from_being_saved(hub:
     (hub.path / "objects" / bad[:2] / bad[2:]).unlink()
     hub.salvage(tree, "x-1", 1)
     assert set(hub.salvaged("x-1").values()) == {good}
+
+
+def test_what_cannot_be_saved_for_lack_of_space_is_not_taken_for_saved(hub: Hub, tree: Worktree) -> None:
+    """A ref that cannot be written although its commit is whole: the worktree stays as it is."""
+    (tree.path / "a.txt").write_text("precious\n")
+    (hub.path / "refs/harness").mkdir(exist_ok=True)
+    (hub.path / "refs/harness/salvage").write_text("in the way")
+    with pytest.raises(GitCommandError):
+        hub.prepare("agent-1", "y-1", 1, hub.target())
+    assert (tree.path / "a.txt").read_text() == "precious\n"
+    (hub.path / "refs/harness/salvage").unlink()
+    assert hub.prepare("agent-1", "y-1", 1, hub.target()).reused
+    assert len(hub.salvaged("x-1")) == 1
 
 
 # ---- pins ------------------------------------------------------------------------------------------------------------
