@@ -20,7 +20,7 @@ from harness.store import admission, attempts, lane, operators, promotion
 from harness.store.admission import Admission
 from harness.store.attempts import Claimed
 from harness.store.cells import Actor, Look, Standing, look, stub_of
-from harness.store.disk import Disk
+from harness.store.disk import Disk, Hub
 from harness.store.dropbox import DropBox
 from harness.store.drops import Context
 from harness.store.hints import Hints
@@ -191,6 +191,8 @@ class World:
         self.clock = FakeClock()
         self.durable = durable
         self.hub = MemoryHub()
+        self.real: Hub | None = None
+        """A real hub, bound to the lane, in the place of `hub`."""
         self.hand = Hand()
         self.context = CONTEXT
         self._disks: list[Disk] = []
@@ -217,7 +219,7 @@ class World:
             dropbox=self.box,
             hints=Hints(self.layout),
             hands=self.hand,
-            hubs=lambda project: self.hub,
+            hubs=lambda project: self.real or self.hub,
         )
         self._disks.append(disk)
         return disk
