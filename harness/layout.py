@@ -62,6 +62,11 @@ class Layout:
         return self.state / "control"
 
     @property
+    def closed(self) -> tuple[Path, ...]:
+        """What no agent may read or write: the queue, and what people say to the daemon."""
+        return (self.queue, self.control)
+
+    @property
     def events(self) -> Path:
         return self.state / "events"
 

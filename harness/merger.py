@@ -252,7 +252,9 @@ class Merger:
             mark=f"{uid}.{n}.merge",
             slot="merger",
             round=1,
-            policy=Policy(write=(tree,), hide=self.config.secrets),  # what agents wrote runs here, too
+            policy=Policy(
+                write=(tree,), hide=(*self.config.secrets, *self.layout.closed)
+            ),  # what agents wrote runs here, too
             environ=os.environ,
             stall_s=self.config.health.stall_s,
         )

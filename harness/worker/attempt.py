@@ -318,9 +318,9 @@ class AttemptRun:
         return max(0.0, self.deadline - self.clock.monotonic())
 
     def _policy(self) -> Policy:
-        """Write: what git needs for this branch. Hidden: every credential that config.yaml names."""
+        """Write: what git needs for this branch. Hidden: the queue, control files, credentials of config.yaml."""
         write = self.hub.policy(self._tree, self.owned.uid, self.owned.n)
-        return Policy(write=write, hide=self.config.secrets)
+        return Policy(write=write, hide=(*self.config.secrets, *self.layout.closed))
 
     def _plain_env(self, name: str) -> dict[str, str]:
         env = plain(
