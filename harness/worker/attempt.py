@@ -106,9 +106,7 @@ class AttemptRun:
         """Salvage whatever the worktree holds that is in no commit of ours; whatever happens, nothing is destroyed."""
         if self.worktree is None:
             return
-        saved = self.hub.salvage(self.worktree, self.owned.uid, self.owned.n)
-        if saved.refs:
-            self._say(Event.WORK_SALVAGED, refs=list(saved.refs))
+        self.hub.salvage(self.worktree, self.owned.uid, self.owned.n)
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
@@ -121,8 +119,6 @@ class AttemptRun:
         self._check()
         tree = self.worktree
         self._say(Event.WORKTREE_PREPARED, reused=tree.reused, base=base)
-        if tree.moved_aside:
-            self._say(Event.WORKTREE_KEPT, path=str(tree.moved_aside.relative_to(self.layout.root)))
         self.folder.make()
 
     def _setup(self) -> Result | None:
@@ -241,9 +237,7 @@ class AttemptRun:
         """Commit what the agent left, take the facts, run the gates."""
         self.stage("gates", f"gates, round {k}")
         tree, item = self._tree, self.owned.item
-        tampered = self.hub.check()
-        if tampered:
-            self._say(Event.HUB_TAMPERED, what=list(tampered))
+        self.hub.check()
         if self.project.commit_by is not CommitBy.AGENT and item.commit is not CommitPolicy.NONE:
             self.hub.commit_leftovers(tree, f"{item.id}: {item.title}")
         status = self.hub.status(tree)
