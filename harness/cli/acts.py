@@ -172,7 +172,8 @@ def _confirm(act: str, meant: list[Seen], yes: bool) -> None:
         raise click.UsageError(
             f"this would {act} {len(meant)} items ({names}); say --yes, or look with --dry-run"
         )
-    click.confirm(f"{act} {len(meant)} items ({names})?", abort=True, err=True)
+    if not click.confirm(f"{act} {len(meant)} items ({names})?", err=True):
+        raise click.exceptions.Exit(1)
 
 
 def _result(acted: Acted) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import click
@@ -23,4 +22,6 @@ from harness.cli.verb import verb
 )
 def demo(workers: int, keep: Path | None) -> int:
     """A real repository, a plan, a scripted agent, the real daemon."""
-    return int(import_module("harness.demo").main(workers, keep))
+    from harness.demo import main
+
+    return main(workers, keep)

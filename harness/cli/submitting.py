@@ -52,7 +52,7 @@ def drop_all(
     as_json: bool,
 ) -> int:
     """Drop (source, name, bytes) each. -> exit code: 0 admitted (or to be admitted), 1 something was rejected."""
-    from harness.control import dropping
+    from harness.control import dropping, hearing
     from harness.control.dropping import Dropped, Fate
 
     running = desk.coordinator() is not None
@@ -70,7 +70,7 @@ def drop_all(
         limit = timeout_s if wait and timeout_s is not None else ADMISSION_S if running else None
         fates += _followed(desk, tickets, limit)
     else:
-        fates += [dropping.undecided(ticket) for ticket in tickets]
+        fates += [hearing.undecided(ticket) for ticket in tickets]
     if not as_json:
         for fate in fates:
             _tell(here, fate, running)
@@ -93,10 +93,10 @@ def drop_all(
 
 
 def _followed(desk: Desk, tickets: list[Ticket], limit_s: float | None) -> list[Dropped]:
-    from harness.control import dropping
+    from harness.control import hearing
 
     order = {ticket.name: k for k, ticket in enumerate(tickets)}
-    found = dropping.follow(desk, tickets, float("inf") if limit_s is None else limit_s)
+    found = hearing.follow(desk, tickets, float("inf") if limit_s is None else limit_s)
     return sorted(found, key=lambda fate: order[fate.name])
 
 

@@ -7,7 +7,8 @@ All of them work with the coordinator down: the protocol needs no server, a runn
 desk       a visit at a store: identity, disk, configuration, doorbells
 acts       what people do to items: cancel, park, retry, boost
 choosing   which items are meant: by name, or by state, project, convoy, label
-dropping   new work: put a file into the drop box, and hear what became of it
+dropping   new work: put a file into the drop box
+hearing    what became of drops
 waiting    following items until they need no more work
 changes    what an attempt changed, from the hub
 founding   making a root

@@ -10,8 +10,6 @@ import ctypes
 import errno
 import os
 import secrets
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,15 +18,10 @@ from harness import atomicfs
 from harness.control.desk import Desk
 from harness.errors import HarnessError, NotFoundError, UsageError
 from harness.layout import DROP_SUFFIXES
-from harness.model import Item, slug
-from harness.store.decisions import Decision
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_NONCE = 10
-"""Characters behind the last dash of a uid."""
-DAYS = 3
 NAME_BYTES = 200
 """A drop's file name; the store puts `raw.` in front of it."""
 
@@ -189,90 +182,3 @@ def _rename_new(source: Path, target: Path) -> bool:
         return False
     source.rename(target)
     return True
-
-
-def follow(desk: Desk, tickets: list[Ticket], timeout_s: float) -> Iterator[Dropped]:
-    """What became of each drop, in the order it becomes known; DROPPED for those still undecided at the end."""
-    deadline = desk.clock.monotonic() + timeout_s
-    pause_s = 0.004
-    left = list(tickets)
-    while left:
-        for ticket in list(left):
-            if (found := fate_of(desk, ticket)) is not None:
-                left.remove(ticket)
-                yield found
-        rest_s = deadline - desk.clock.monotonic()
-        if rest_s <= 0:
-            break
-        if left:
-            time.sleep(min(pause_s, rest_s))
-            pause_s = min(pause_s * 1.3, 0.2)
-    for ticket in left:
-        yield undecided(ticket)
-
-
-def undecided(ticket: Ticket) -> Dropped:
-    return Dropped(source=ticket.source, name=ticket.name, fate=Fate.DROPPED, items=ticket.expected)
-
-
-def fate_of(desk: Desk, ticket: Ticket) -> Dropped | None:
-    """The decision on one drop, found by its inode in the folders of the store; None while there is none."""
-    for phase in _places(desk):
-        for home in _homes(desk, phase, ticket):
-            if _is(desk, f"{home}/{_raw(ticket.name)}", ticket.inode):
-                return _read(desk, phase, home, ticket)
-    return None
-
-
-def _places(desk: Desk) -> Iterator[str]:
-    """Where a decided drop can be; open/ before archive/, since that is the way an item goes."""
-    yield from ("queue/open", "queue/waiting", "queue/rejected")
-    for phase in ("batches", "archive"):
-        for day in sorted(desk.view.uids(phase))[-DAYS:]:  # the newest: it was just decided
-            yield f"queue/{phase}/{day}"
-
-
-def _homes(desk: Desk, phase: str, ticket: Ticket) -> Iterator[str]:
-    from harness.store.drops import stem_of
-
-    prefix = f"{slug(stem_of(ticket.name))}-"
-    for name in desk.view.uids(phase.removeprefix("queue/")):
-        if name.startswith(prefix) and len(name) == len(prefix) + _NONCE:
-            yield f"{phase}/{name}"
-
-
-def _raw(name: str) -> str:
-    from harness.store.admission import raw_name
-
-    return raw_name(name)
-
-
-def _is(desk: Desk, path: str, inode: tuple[int, int]) -> bool:
-    try:
-        info = os.stat(path, dir_fd=desk.disk.root, follow_symlinks=False)
-    except OSError:
-        return False
-    return (info.st_dev, info.st_ino) == inode
-
-
-def _read(desk: Desk, phase: str, home: str, ticket: Ticket) -> Dropped | None:
-    def said(fate: Fate, items: tuple[New, ...] = (), reasons: tuple[str, ...] = ()) -> Dropped:
-        return Dropped(source=ticket.source, name=ticket.name, fate=fate, items=items, reasons=reasons)
-
-    if phase == "queue/rejected":
-        why = desk.disk.do_read(f"{home}/why.json", Decision)
-        if not isinstance(why, Decision):
-            return None
-        if why.exists:
-            seen = desk.view.item(why.exists)
-            return said(Fate.EXISTS, (New(id=seen.id if seen else why.exists, uid=why.exists),))
-        return said(Fate.REJECTED, reasons=why.rejected)
-    if phase.startswith("queue/batches"):
-        batch = desk.disk.do_read(f"{home}/batch", Decision)
-        if not isinstance(batch, Decision):
-            return None
-        everything = {**batch.items, **batch.present}
-        fate = Fate.ADMITTED if batch.items else Fate.EXISTS
-        return said(fate, tuple(New(id=name, uid=uid) for name, uid in everything.items()))
-    item = desk.disk.do_read(f"{home}/item.json", Item)
-    return said(Fate.ADMITTED, (New(id=item.id, uid=item.uid),)) if isinstance(item, Item) else None

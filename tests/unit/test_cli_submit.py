@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import dropping
+from harness.control import dropping, hearing
 from harness.control.desk import Desk
 from harness.control.dropping import Fate
 from harness.layout import Layout
@@ -138,9 +138,9 @@ def desk(root: Path) -> Iterator[Desk]:
 
 def fate(desk: Desk, world: World, name: str, content: object) -> dropping.Dropped:
     ticket = dropping.put(desk, "f", name, json.dumps(content).encode())
-    assert dropping.fate_of(desk, ticket) is None
+    assert hearing.fate_of(desk, ticket) is None
     world.admit_all()
-    (found,) = dropping.follow(desk, [ticket], 10)
+    (found,) = hearing.follow(desk, [ticket], 10)
     return found
 
 
@@ -175,7 +175,7 @@ def test_the_same_work_again_names_the_item_that_is_there(desk: Desk, world: Wor
 
 def test_a_drop_that_nobody_takes_is_undecided_at_the_end(desk: Desk) -> None:
     ticket = dropping.put(desk, "f", "a.json", b'{"prompt": "x"}')
-    (found,) = dropping.follow(desk, [ticket], 0.01)
+    (found,) = hearing.follow(desk, [ticket], 0.01)
     assert found.fate is Fate.DROPPED
 
 
