@@ -179,8 +179,12 @@ class Coordinator:
 
     def _reap(self) -> None:
         """Deaths first: what a dead worker held is ended at once, by the lock that the kernel freed."""
-        for slot in self.pool.reap():
+        dead = self.pool.reap()
+        for slot in dead:
             self._end_of(slot)
+        if dead:
+            presence.sweep(self.layout)
+            self._sweep_tmp()
         self.mergers.reap()
         for mark, number in self.hands.killed:
             self.events.emit(Event.SURVIVORS_KILLED, mark=mark, number=number)
