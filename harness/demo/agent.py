@@ -20,7 +20,7 @@ from harness.demo.work import FORMATS, PLAN, Manner, Work
 STEP_S = 0.1
 SLOW_S = 10.0
 """How long a slow attempt takes; the demo kills its worker long before."""
-RIVAL_S = 30.0
+RIVAL_S = 90.0
 """How long a late one waits for its rival to be merged, at most."""
 ALONE = "WORDKIT_ALONE"
 """Set when there is one worker only: then no rival can be merged meanwhile."""

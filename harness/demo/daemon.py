@@ -30,7 +30,12 @@ class Daemon:
         self._scene = scene
         root = str(scene.layout.root)
         argv = [sys.executable, "-P", "-m", "harness", "--root", root, "run", "--until-idle"]
-        ours = {k: v for k, v in os.environ.items() if not k.startswith("HARNESS_")}
+        # Without that setting, which some shells have, starting Python takes several times as long.
+        ours = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith("HARNESS_") and k != "PYTHONDONTWRITEBYTECODE"
+        }
         with scene.output.open("wb") as output:
             self._process = subprocess.Popen(
                 [*argv, "--timeout", str(LIMIT_S)],

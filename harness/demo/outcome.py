@@ -39,7 +39,7 @@ class Proof:
     worked_s: float
     """Sum of the times from claim to end of all attempts."""
     tests: str
-    """The last line of the unit tests, run on the person's main."""
+    """The last words of the unit tests, run on the person's main."""
     fsck: str
     problems: tuple[str, ...]
 
@@ -52,7 +52,7 @@ def prove(scene: Scene, expected: Sequence[str], daemon_exit: int | None) -> Pro
     """Look at everything. `daemon_exit`: of the coordinator, which says 0 when all is done; None: it was stopped."""
     items = tuple(_items(scene))
     merges = tuple(_merges(scene))
-    tests_ok, tests = _run(TESTS, scene.repository)
+    tests_ok, tests = _run(TESTS, scene.repository, last=2)
     root = str(scene.layout.root)
     fsck_ok, fsck = _run(
         (sys.executable, "-P", "-m", "harness", "--root", root, "fsck", "--git"), scene.layout.root
@@ -123,8 +123,8 @@ def _seconds(attempt: Attempt) -> float:
     return max(0.0, parse_rfc3339(attempt.end.ended_at) - parse_rfc3339(attempt.claim.claimed_at))
 
 
-def _run(argv: Sequence[str], cwd: Path) -> tuple[bool, str]:
-    """-> (exit 0?, the last line it printed)."""
+def _run(argv: Sequence[str], cwd: Path, last: int = 1) -> tuple[bool, str]:
+    """-> (exit 0?, the last lines that it printed)."""
     try:
         ran = subprocess.run(
             argv,
@@ -138,4 +138,4 @@ def _run(argv: Sequence[str], cwd: Path) -> tuple[bool, str]:
     except subprocess.TimeoutExpired:
         return False, f"no answer within {CHECK_S:.0f} s"
     lines = [line.strip() for line in (ran.stdout + ran.stderr).splitlines() if line.strip()]
-    return ran.returncode == 0, lines[-1] if lines else ""
+    return ran.returncode == 0, ", ".join(lines[-last:])

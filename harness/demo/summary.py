@@ -30,7 +30,7 @@ def summarise(
         out.print(Text(f"All {len(proof.items)} items are merged, each exactly once.", style="bold green"))
     if kept:
         _where(out, scene, board)
-    elif not proof.problems:
+    else:
         out.print("Everything was removed again; to look around: harnessctl demo --keep DIR")
 
 
