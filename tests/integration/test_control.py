@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,14 @@ from pathlib import Path
 import pytest
 
 from harness import procs
+from harness.clock import SystemClock
+from harness.events import EventStream
+from harness.layout import Layout
+from harness.logs import Event
 from tests.cli import ctl
 from tests.daemons import Daemon, daemon, git
 from tests.hubs import person
-from tests.support import ROOT, environment, until
+from tests.support import ROOT, environment, line, running, until
 
 
 def started(it: Daemon) -> Daemon:
@@ -140,7 +145,7 @@ def test_status_shows_who_works_on_what(tmp_path: Path) -> None:
         (it.base / "go").touch()
         assert ctl(it.root, "wait", "long", "--timeout", "60").code == 0
         assert ctl(it.root, "logs", "agent-1").out.count("item_claimed") == 1
-        assert "item_merged" in ctl(it.root, "events", "--item", "long").out
+        until(lambda: "item_merged" in ctl(it.root, "events", "--item", "long").out, what="the merger's word")
 
 
 # ---- with the coordinator down ---------------------------------------------------------------------------------------
@@ -166,7 +171,7 @@ def test_what_is_decided_while_nothing_runs_is_carried_out_later(tmp_path: Path)
 def first_steps() -> list[str]:
     text = (ROOT / "docs" / "cli.md").read_text()
     block = text.split("## First steps")[1].split("```console\n")[1].split("```")[0]
-    return [line.removeprefix("$ ") for line in block.splitlines()]
+    return [step.removeprefix("$ ") for step in block.splitlines()]
 
 
 def test_the_first_steps_of_the_documentation_are_true(tmp_path: Path) -> None:
@@ -195,26 +200,12 @@ def test_the_first_steps_of_the_documentation_are_true(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", [["status", "--watch"], ["events", "-f"]])
-def test_a_verb_that_goes_on_ends_with_130_on_ctrl_c(tmp_path: Path, verb: list[str]) -> None:
-    import signal
-
-    from tests.support import make_root, running
-
-    layout = make_root(tmp_path / "root")
+def test_a_verb_that_goes_on_ends_with_130_on_ctrl_c(layout: Layout, verb: list[str]) -> None:
+    stream = EventStream(layout, SystemClock(), "test")
+    stream.emit(Event.ITEM_CLAIMED, uid="x-1", n=1)
+    stream.close()
     argv = [sys.executable, "-P", "-m", "harness", "--root", str(layout.root), *verb]
     with running(argv, stderr=subprocess.PIPE) as process:
-        if "status" in verb:
-            assert process.stdout is not None
-            process.stdout.readline()
-        else:
-            until(lambda: b"harness" in Path(f"/proc/{process.pid}/cmdline").read_bytes())
-            until(lambda: "sleep" in wchan(process.pid), what="it waits")
+        assert line(process), "it has said something, and goes on"
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-
-
-def wchan(pid: int) -> str:
-    """What a process waits for, as the kernel says; where it does not say, that it sleeps."""
-    state = procs.stat(pid)
-    name = Path(f"/proc/{pid}/wchan").read_text()
-    return name if name not in ("", "0") else ("sleep" if state and state.state == "S" else "")
