@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from harness import cgroups, jail, mechanisms, procs
+from harness import cgroups, jail, mechanisms, probing, procs
 from harness.config import Sandbox
 from harness.errors import ConfigError, HarnessError
 from harness.mechanisms import Finding
@@ -84,7 +84,9 @@ class Containment:
     findings: tuple[Finding, ...] = field(default=(), compare=False)
 
     @classmethod
-    def probe(cls, sandbox: Sandbox = Sandbox.AUTO, *, only: Kind | None = None) -> Containment:
+    def probe(
+        cls, sandbox: Sandbox = Sandbox.AUTO, *, only: Kind | None = None, cache: Path | None = None
+    ) -> Containment:
         """Tries each mechanism for real and combines those that work.
 
         `sandbox` auto: Landlock where all of it is there; else bubblewrap; else Landlock without protection of
@@ -92,9 +94,9 @@ class Containment:
         to be installed and no privilege, works in containers, and shows the agent the machine as it is; bubblewrap
         does where it alone may make namespaces (Ubuntu's AppArmor) and there is no cgroup, so that processes are
         held too. Raises ConfigError when the sandbox that was asked for does not work here. `only` leaves out the
-        other kinds.
+        other kinds. `cache`: where what was found is remembered (Layout.mechanisms).
         """
-        offer = mechanisms.offer()
+        offer = probing.offer(cache)
         chosen = _choose(sandbox, offer)
         namespaces = offer.namespaces if only in (None, Kind.PIDNS) else ()
         return cls(

@@ -88,6 +88,11 @@ class Layout:
         return self.run / "presence"
 
     @property
+    def mechanisms(self) -> Path:
+        """What this machine offers to contain an attempt, as last tried."""
+        return self.run / "mechanisms.json"
+
+    @property
     def coordinator_lock(self) -> Path:
         return self.state / "coordinator.lock"
 

@@ -348,7 +348,7 @@ def main(layout: Layout, slot: str) -> int:
             durable = config.durability is Durability.POWER
             runner = Runner(
                 clock=clock,
-                containment=Containment.probe(config.sandbox),
+                containment=Containment.probe(config.sandbox, cache=layout.mechanisms),
                 beat=lambda: "the harness is stopping" if signals.stops else None,
                 beat_s=config.health.beat_s,
                 wake_fd=signals.wake_fd,

@@ -91,7 +91,7 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
     """Put the parts together; nothing runs yet."""
     events = EventStream(layout, clock, "coordinator")
     actor = Actor(identity=me, stamp=lambda: rfc3339(clock.wall()))
-    hands = LocalHands(layout, clock, Containment.probe(config.sandbox), config.health.hang_s)
+    hands = LocalHands(layout, clock, Containment.probe(config.sandbox, cache=layout.mechanisms), config.health.hang_s)
     hints = Hints(layout)
     current = [config]
     box = DropBox(

@@ -377,7 +377,7 @@ def main(layout: Layout, slot: str) -> int:
                 disk=disk,
                 events=events,
                 signals=Signals(),
-                containment=Containment.probe(config.sandbox),
+                containment=Containment.probe(config.sandbox, cache=layout.mechanisms),
             )
             events.emit(Event.WORKER_STARTED, agent=slot, pid=os.getpid())
             worker.say(state="idle", last_event="started")
