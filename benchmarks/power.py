@@ -1,0 +1,193 @@
+"""Power loss in the middle of a run, for real: ext4 on a loop device, EXT4_IOC_SHUTDOWN without flushing, mount again.
+
+    ./scripts/power [--losses N] [--seed S] [--control]            needs root, loop devices and mkfs.ext4
+
+Everything that was not fsynced is gone after the ioctl. The daemon is killed, the journal replayed, the repositories
+checked, the daemon started again, until the last loss is over and every item must be there once. `--control` runs
+with `durability: process`, which promises nothing about power, and succeeds when the check finds that out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.checker import check, repositories
+from benchmarks.fleet import Fleet
+from benchmarks.storm import Storm
+from benchmarks.tables import Row, note
+
+SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, the same number as XFS_IOC_GOINGDOWN
+NO_LOG_FLUSH = 2
+
+
+class Disk:
+    """A small ext4 file system of our own, on a file."""
+
+    def __init__(self, where: Path, megabytes: int = 512) -> None:
+        self.base = Path(tempfile.mkdtemp(prefix="harness-power.", dir=where))
+        self.image, self.mount = self.base / "disk.img", self.base / "mnt"
+        self.mount.mkdir()
+        with self.image.open("wb") as file:
+            file.truncate(megabytes << 20)
+        _sh("mkfs.ext4", "-q", "-F", "-N", "60000", str(self.image))
+        self.on()
+
+    def on(self) -> None:
+        _sh("mount", "-o", "loop", str(self.image), str(self.mount))
+
+    def power_off(self) -> None:
+        """From now on nothing reaches the disk any more, and nothing that waits in memory will."""
+        fd = os.open(self.mount, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+        finally:
+            os.close(fd)
+
+    def off(self) -> None:
+        deadline = time.monotonic() + 30
+        while subprocess.run(["umount", str(self.mount)], check=False, capture_output=True).returncode:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.mount} stays busy")
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        if os.path.ismount(self.mount):
+            with contextlib.suppress(TimeoutError):
+                self.off()
+        if not os.path.ismount(self.mount):
+            _sh("rm", "-rf", "--one-file-system", str(self.base))
+
+
+def _sh(*argv: str) -> None:
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+def possible() -> str:
+    """Why this cannot be done here, or ""."""
+    if os.geteuid() != 0:
+        return "needs root (mount, shutdown ioctl)"
+    for program in ("mkfs.ext4", "mount", "umount"):
+        if shutil.which(program) is None:
+            return f"needs {program}"
+    try:
+        Disk(Path(tempfile.gettempdir()), 16).close()
+    except (subprocess.CalledProcessError, OSError) as e:
+        return f"no loop device can be mounted here: {getattr(e, 'stderr', b'') or e!r}"
+    return ""
+
+
+def losses(where: Path, *, number: int, seed: int, durability: str = "power") -> tuple[int, list[str]]:
+    """-> (items, everything that was wrong after any loss or at the end)"""
+    chance = random.Random(seed)
+    disk = Disk(where)
+    wrong: list[str] = []
+    try:
+        fleet = Fleet(
+            disk.mount,
+            workers=3,
+            durability=durability,
+            files=60,
+            retry={"first_delay_s": 0.0, "max_delay_s": 1.0, "max_attempts": 900},
+        )
+        storm = Storm(fleet, random.Random(seed + 1), items=8 * number, kills=0, durable_drops=True)
+        os.sync()  # the person's repository and the config were there long ago
+        try:
+            wrong = _all(fleet, storm, disk, chance, number)
+        except (TimeoutError, RuntimeError) as e:
+            wrong.append(str(e)[:2000])
+        finally:
+            fleet.kill_all()
+    finally:
+        if wrong and os.environ.get("BENCH_KEEP"):
+            note(f"kept: {disk.base}")
+        else:
+            disk.close()
+    return 8 * number, wrong
+
+
+def _all(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random, number: int) -> list[str]:
+    for k in range(number):
+        wrong = [f"loss {k + 1}: {w}" for w in _one(fleet, storm, disk, chance)]
+        note(f"power loss {k + 1} of {number}: {fleet.finished()} items archived; wrong: {len(wrong)}")
+        if wrong:
+            return wrong  # what is built on it would be wrong too
+    storm.run(timeout_s=600)
+    fleet.stop()
+    return check(fleet, storm.expected)
+
+
+def _one(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random) -> list[str]:
+    """Run for a while, lose power, come back. -> what is wrong before anything was recovered."""
+    fleet.start(wait_for=0)
+    fleet.until((fleet.queue / "open").is_dir, 60, "the store is there")
+    goal = fleet.finished() + chance.randrange(1, 5)
+    deadline = time.monotonic() + 60
+    while fleet.finished() < goal and time.monotonic() < deadline:
+        storm.feed()
+        time.sleep(0.02)
+    time.sleep(chance.uniform(0, 1.5))
+    disk.power_off()
+    fleet.kill_all()
+    disk.off()
+    disk.on()
+    return list(repositories(fleet))
+
+
+def rows(where: Path, quick: bool) -> list[Row]:
+    """For the table: the losses, and the control run that must fail."""
+    number = 3 if quick else 10
+    if why := possible():
+        return [Row(check="power loss", wanted="", measured=f"not measured: {why}", reached=None)]
+    items, wrong = losses(where, number=number, seed=1)
+    for line in wrong:
+        note(line)
+    _, control = losses(where, number=number, seed=1, durability="process")
+    return [
+        Row(
+            check=f"power loss in mid-run, {number} times (ext4 on a loop device, shutdown ioctl), {items} items",
+            wanted="`git fsck --strict` of hub and target, every named sha readable, nothing lost or double",
+            measured="all of it" if not wrong else f"{len(wrong)} violations: {wrong[0]}",
+            reached=not wrong,
+        ),
+        Row(
+            check="… control run: `durability: process`, git does not fsync",
+            wanted="must fail",
+            measured=f"fails: {control[0][:200]}" if control else "found nothing wrong",
+            reached=bool(control),
+        ),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/power", description=__doc__.splitlines()[0])
+    parser.add_argument("--losses", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--control", action="store_true", help="with durability: process; succeeds when it fails"
+    )
+    parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="where the image is made")
+    options = parser.parse_args()
+    if why := possible():
+        print(f"skipped: {why}")
+        return 0
+    durability = "process" if options.control else "power"
+    items, wrong = losses(options.dir, number=options.losses, seed=options.seed, durability=durability)
+    for line in wrong[:40]:
+        print(line)
+    print(f"{options.losses} power losses, {items} items, durability {durability}: {len(wrong)} violations")
+    return int(bool(wrong) != options.control)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
