@@ -7,6 +7,7 @@ runner, whose beat may break it off at any moment (`Broken`): decided by another
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from harness.containment import Jail, Policy
 from harness.errors import HarnessError
 from harness.events import EventStream
 from harness.gates import Change, Facts, GateReport, GateResult, Place, Rules, run_gates
-from harness.hub import BrokenCommitError, GitInterrupted, Hub, Worktree
+from harness.hub import BrokenCommitError, GitCommandError, GitInterrupted, Hub, Worktree
 from harness.layout import Layout
 from harness.logs import Event
 from harness.model import CommitPolicy, Outcome
@@ -32,6 +33,10 @@ from harness.store.attempts import Claimed
 from harness.store.cells import spent
 
 SETUP_STALL_S = 900.0
+_OURS_TO_BLAME = re.compile(
+    r"No space left|quota exceeded|Input/output error|annot allocate memory|Too many open files"
+)
+"""What git says when the machine is at fault, not the contents of a worktree."""
 INFRASTRUCTURE_WAIT_S = 30.0
 """An attempt that our own side could not carry out is given back, and tried again no sooner."""
 
@@ -207,7 +212,14 @@ class AttemptRun:
                     return Result(outcome=Outcome.RELEASED, reason=reason, not_before=moment)
                 case GoOn():
                     pass
-            report, sha = self._judge(k)
+            try:
+                report, sha = self._judge(k)
+            except GitCommandError as e:
+                self._check()
+                if _OURS_TO_BLAME.search(e.stderr):
+                    raise
+                # Who worked here last has broken it; giving it back would let them do so again at no cost.
+                return self._failed(f"what was left cannot be read: {e.what}")
             if report.ok:
                 return self._done(sha)
             if report.stopped:
