@@ -147,7 +147,6 @@ class Coordinator:
             self.asked = 2
             self.state = "stopping"
             self.stopping_since = self.clock.monotonic()
-            self.pool.signal_all(signal.SIGTERM)
             self.mergers.signal_all(signal.SIGTERM)
         if self.signals.reload:
             self.signals.reload = False
@@ -310,8 +309,10 @@ class Coordinator:
 
     def _fill(self) -> None:
         self.pool.tend(wanted=self.asked == 0)
-        if self.stopping_since is not None and self.clock.monotonic() - self.stopping_since > STOP_GRACE_S:
-            self.pool.signal_all(signal.SIGKILL)
+        if self.stopping_since is not None:
+            late = self.clock.monotonic() - self.stopping_since > STOP_GRACE_S
+            # In every tick: a worker counts its TERMs, and two that come close together are one to it.
+            self.pool.signal_all(signal.SIGKILL if late else signal.SIGTERM)
 
     def _recover(self) -> None:
         """What a crash left: half-done admissions, claims of the dead, finished items in open/, files in tmp/."""

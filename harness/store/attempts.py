@@ -102,8 +102,17 @@ def abandon(owned: Claimed) -> Step[None]:
 
 
 def decided(owned: Claimed) -> Step[End | None]:
-    """The end of an attempt that its owner believes to run: cancelled, held, released or expired by another."""
-    return (yield from ops.read(f"queue/open/{owned.uid}/{owned.n}.end", End))
+    """The end of an attempt that its owner believes to run: cancelled, held, released or expired by another.
+
+    Also of an item that was archived before its owner looked: whoever cancels a running item finishes it at once.
+    """
+    cell = f"{owned.uid}/{owned.n}.end"
+    end = yield from ops.read(f"queue/open/{cell}", End)
+    if end is not None or (stub := (yield from stub_of(owned.uid))) is None:
+        return end
+    return (yield from ops.read(f"queue/archive/{stub.day}/{cell}", End)) or (
+        yield from ops.read(f"queue/open/{cell}", End)  # decided and finished since we looked, not moved yet
+    )
 
 
 def expire(actor: Actor, uid: str, n: int) -> Step[Outcome | None]:
