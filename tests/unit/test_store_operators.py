@@ -10,7 +10,7 @@ from harness.store import attempts, operators, promotion
 from harness.store.cells import Standing, stub_path
 from harness.store.operators import Answer, Said
 from harness.store.promotion import Waiting
-from tests.stores import World
+from tests.stores import DAY, World
 
 
 def finished(world: World, name: str, outcome: Outcome = Outcome.DONE) -> str:
@@ -211,3 +211,25 @@ def test_a_released_ticket_can_be_abandoned(world: World) -> None:
     world.run(attempts.abandon(owned))
     assert world.disk._tickets == {}
     assert world.run(attempts.running_claim(uid, 1))
+
+
+def test_an_owner_learns_that_it_was_cancelled_also_when_the_item_is_archived_already(world: World) -> None:
+    """Otherwise its agent would go on, at a cost, for an item that nobody wants."""
+    uid = world.add(id="a")
+    owned = world.claim(uid)
+    assert world.run(attempts.decided(owned)) is None
+    world.cancel(uid)
+    world.finish(uid)
+    assert world.where(uid) == [DAY]
+    end = world.run(attempts.decided(owned))
+    assert end is not None
+    assert end.outcome is Outcome.CANCELLED
+
+
+def test_a_waiting_item_whose_canceller_died_is_not_said_to_run(world: World) -> None:
+    uid = world.add(id="b", depends_on=["never"])
+    canceller = world.proc(operators.cancel(world.me, uid, "me", "", world.judging()))
+    canceller.after("link", "0.end").kill()
+    assert world.retry(uid) == Answer(said=Said.TOO_LATE, detail="it is cancelled already")
+    world.promote(uid)
+    assert world.standing(uid) is Standing.OVER
