@@ -37,6 +37,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "events": "events",
         "logs": "logs",
     },
+    "Steer": {
+        "pause": "pool",
+        "resume": "pool",
+        "drain": "pool",
+        "stop": "pool",
+    },
     "Keep it well": {
         "doctor": "doctor",
         "fsck": "fsck",

@@ -6,6 +6,7 @@ All of them work with the coordinator down: the protocol needs no server, a runn
 =========  ==================================================================================
 desk       a visit at a store: identity, disk, configuration, doorbells
 acts       what people do to items: cancel, park, retry, boost
+pool       the pool as a whole: pause, resume, drain, stop
 choosing   which items are meant: by name, or by state, project, convoy, label
 dropping   new work: put a file into the drop box
 hearing    what became of drops

@@ -60,6 +60,6 @@ def problems(
         if report and report.publish not in ("ok", "off"):
             yield f"{name}: {report.unpublished} merges not published: {report.reason}. {report.remedy}".strip()
     if (layout.control / "pause").exists():
-        yield f"paused: remove {layout.control / 'pause'}"
+        yield "paused, nothing new is claimed: harnessctl resume"
     if watch:
         yield watch

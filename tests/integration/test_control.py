@@ -148,6 +148,33 @@ def test_status_shows_who_works_on_what(tmp_path: Path) -> None:
         until(lambda: "item_merged" in ctl(it.root, "events", "--item", "long").out, what="the merger's word")
 
 
+def test_pause_keeps_work_waiting_until_resume(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as it:
+        started(it)
+        assert ctl(it.root, "pause").code == 0
+        it.drop("a", {"id": "a", "prompt": "echo a > a.txt"})
+        it.until_state("a", "ready")
+        until(lambda: (r := it.report("agent-1")) and r.state == "paused", 40, what="the worker knows")
+        until(lambda: "harnessctl resume" in ctl(it.root, "status").out, what="status says so")
+        assert it.state("a") == "ready"
+        assert ctl(it.root, "resume").code == 0
+        it.until_state("a", "merged")
+
+
+@pytest.mark.parametrize("act", ["drain", "stop"])
+def test_drain_lets_attempts_finish_and_stop_gives_them_back(tmp_path: Path, act: str) -> None:
+    with daemon(tmp_path, workers=1) as it:
+        coordinator = it.start()
+        it.drop("a", {"id": "a", "prompt": blocked(it, "go")})
+        it.until_running("a")
+        assert ctl(it.root, act, "--wait", "--timeout", "0").code == 75 or coordinator.poll() is not None
+        if act == "drain":
+            (it.base / "go").touch()
+        assert coordinator.wait(60) == 0, it.tail()
+        until(lambda: not it.ours(), 40, what="nothing is left running")
+        assert it.state("a") in ({"drain": ("merging", "merged"), "stop": ("ready",)}[act])
+
+
 # ---- with the coordinator down ---------------------------------------------------------------------------------------
 
 
@@ -161,7 +188,7 @@ def test_what_is_decided_while_nothing_runs_is_carried_out_later(tmp_path: Path)
         assert it.run_until_idle() == 1
         assert ctl(it.root, "retry", "b", "--without-waiting").code == 0
         assert ctl(it.root, "cancel", "a").code == 0
-        assert it.run_until_idle() == 0
+        assert it.run_until_idle() == 0, (it.items(), it.tail())
         assert (it.state("a"), it.state("b")) == ("cancelled", "merged")
 
 

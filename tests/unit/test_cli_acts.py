@@ -204,3 +204,37 @@ def test_a_command_leaves_no_trace_of_itself(world: World) -> None:
     ctl(world.layout.root, "park", "a")
     assert list(world.layout.presence.iterdir()) == []
     assert list((world.layout.queue / "tmp").iterdir()) == []
+
+
+# ---- the pool --------------------------------------------------------------------------------------------------------
+
+
+def test_pause_and_resume_are_touch_files_that_everybody_reads(world: World) -> None:
+    root, control = world.layout.root, world.layout.control
+    world.layout.config.write_text(
+        "v: 1\nprojects: {app: {path: ../app}}\nagents: {sh: {adapter: command, argv: [sh]}}\n"
+    )
+    world.layout.agent("agent-1").mkdir()
+    assert ctl(root, "pause").out == "paused: everything\n"
+    assert ctl(root, "pause", "agent-1").code == 0
+    assert ctl(root, "pause", "--project", "app").out == "paused: everything, agent-1, project app\n"
+    assert {x.name for x in control.iterdir()} == {"pause", "pause.agent-1", "pause.project.app"}
+    assert ctl(root, "resume", "agent-1").out == "still paused: everything, project app\n"
+    assert ctl(root, "resume").out == "nothing is paused\n"
+    assert list(control.iterdir()) == []
+
+
+def test_a_pause_of_nobody_names_who_there_is(world: World) -> None:
+    world.layout.config.write_text("v: 1\n")
+    for args in (["agent-9"], ["--project", "web"], ["../../x"]):
+        said = ctl(world.layout.root, "pause", *args)
+        assert said.code == 3
+        assert "there is: none" in said.err
+
+
+def test_drain_and_stop_without_a_coordinator_are_a_conflict_and_leave_no_wish(world: World) -> None:
+    for act in ("drain", "stop"):
+        said = ctl(world.layout.root, act)
+        assert said.code == 4
+        assert "harnessctl reap" in said.err
+    assert list(world.layout.control.iterdir()) == []
