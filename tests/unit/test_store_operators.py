@@ -10,7 +10,7 @@ from harness.store import attempts, operators, promotion
 from harness.store.cells import Standing, stub_path
 from harness.store.operators import Answer, Said
 from harness.store.promotion import Waiting
-from tests.stores import DAY, World
+from tests.stores import World
 
 
 def finished(world: World, name: str, outcome: Outcome = Outcome.DONE) -> str:
@@ -220,7 +220,7 @@ def test_an_owner_learns_that_it_was_cancelled_also_when_the_item_is_archived_al
     assert world.run(attempts.decided(owned)) is None
     world.cancel(uid)
     world.finish(uid)
-    assert world.where(uid) == [DAY]
+    assert world.where(uid) == ["archive"]
     end = world.run(attempts.decided(owned))
     assert end is not None
     assert end.outcome is Outcome.CANCELLED
