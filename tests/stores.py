@@ -69,6 +69,7 @@ class MemoryHub:
     """First-parent line of the target, oldest first: (uid, n, merge commit)."""
     red: set[tuple[str, int]] = field(default_factory=set)
     log: list[str] = field(default_factory=list)
+    _built: dict[str, tuple[str, int]] = field(default_factory=dict)
     _epochs: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def lane(self) -> Lane:
@@ -91,16 +92,16 @@ class MemoryHub:
         if (uid, n) in self.red:
             return Verdict(n=n, returned="gate", gate="tests", onto=tip, why="tests are red")
         self.log.append("build")
-        return Verdict(n=n, merged=f"m-{uid}-{n}-on-{tip}")
+        new = f"m-{uid}-{n}-on-{tip.split('-on-', maxsplit=1)[0]}"
+        self._built[new] = (uid, n)
+        return Verdict(n=n, merged=new)
 
     def swap_target(self, held: Lane, new: str, old: str) -> str:
         if self.held != held:
             return "lane"
         if self.target() != old:
             return "target"
-        _, rest = new.split("m-", 1)
-        uid, n = rest.rsplit("-on-", 1)[0].rsplit("-", 1)
-        self.history += ((uid, int(n), new),)
+        self.history += ((*self._built[new], new),)
         self.log.append("target")
         return "ok"
 

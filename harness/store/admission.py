@@ -14,7 +14,7 @@ from harness.store import batches, names, ops
 from harness.store.cells import Actor, publish, stub_path
 from harness.store.decisions import Decided, Decision, snapshot, waits
 from harness.store.drops import Context, Drop, stem_of, suffix_of
-from harness.store.ops import Moved, Step
+from harness.store.ops import Linked, Moved, Step
 
 TAKE_AT_ONCE = 64
 """Drops taken in one go: they share the fsyncs of incoming/ and of the drop box."""
@@ -149,7 +149,10 @@ def _put_aside(actor: Actor, home: str, cell: str) -> Step[None]:
     decision = yield from ops.read(f"{folder}/{cell}", Decision)
     if decision is None:
         return
-    yield from ops.link(f"{folder}/{cell}", f"{folder}/why.json")
+    why = f"{folder}/why.json"
+    reply = yield from ops.link(f"{folder}/{cell}", why)
+    if reply is Linked.UNKNOWN and not (yield from ops.same(f"{folder}/{cell}", why)):
+        yield from ops.die("link", why)
     stub = stub_path(home)
     yield from ops.ensure_dir(stub.rsplit("/", 1)[0])
     yield from publish(actor, "stub", Stub(uid=home, outcome=names.REJECTED), stub)
