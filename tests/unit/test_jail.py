@@ -38,7 +38,5 @@ def test_the_search_for_block_devices_goes_into_folders_and_not_through_links(
     (tmp_path / "block").mkdir()
     (tmp_path / "block/disk").touch()
     (tmp_path / "again").symlink_to(tmp_path / "block")
-    monkeypatch.setattr(
-        jail.stat, "S_ISBLK", stat.S_ISREG
-    )  # a file stands for a device, which only root can make
+    monkeypatch.setattr(stat, "S_ISBLK", stat.S_ISREG)  # a file stands for a device, which only root can make
     assert jail.block_devices(str(tmp_path)) == [str(tmp_path / "block/disk")]
