@@ -13,11 +13,12 @@ from pathlib import Path
 from harness import procs, reports
 from harness.atomicfs import held
 from harness.clock import Clock
+from harness.errors import HarnessError
 from harness.events import EventStream
 from harness.launcher import Life, LocalHandle, LocalLauncher
 from harness.layout import Layout
 from harness.logs import Event
-from harness.monitor import Bury, Death, HangWatch, Hung, Limits, Retire, SlotView, Start, diagnose
+from harness.monitor import Bury, Death, HangWatch, Hung, Limits, Retire, SlotView, Start, backoff_s, diagnose
 from harness.procs import ProcessId
 from harness.reports import AgentReport
 
@@ -53,8 +54,6 @@ class Pool:
     target: int
     slots: dict[str, Slot] = field(default_factory=dict)
     watch: HangWatch = field(default_factory=HangWatch)
-    died: list[Slot] = field(default_factory=list)
-    """Slots whose process was found dead and whose attempt the coordinator has not ended yet."""
 
     # ---- knowing -----------------------------------------------------------------------------------------------------
 
@@ -66,7 +65,7 @@ class Pool:
 
     def adopt(self) -> int:
         """Take over workers that live already. -> how many."""
-        names = sorted(p.parent.name for p in self.layout.run.glob("agents/*/lock"))
+        names = sorted(p.parent.name for p in self.layout.run.glob("agents/*/lock") if held(p))
         return sum(self._adopt(self.slots.setdefault(name, Slot(name))) for name in names)
 
     def _adopt(self, slot: Slot) -> bool:
@@ -135,7 +134,11 @@ class Pool:
         return changed
 
     def _report(self, slot: Slot) -> AgentReport | None:
-        return reports.read(reports.agent_path(self.layout, slot.name), AgentReport)
+        """The last report of the slot's process. What an earlier process of the slot left behind says nothing of it:
+        its attempts would make a crash loop look healthy, its state a new worker hung."""
+        report = reports.read(reports.agent_path(self.layout, slot.name), AgentReport)
+        process = slot.handle.process if slot.handle else None
+        return report if report is None or process in (None, reports.process_of(report)) else None
 
     # ---- deciding and doing ------------------------------------------------------------------------------------------
 
@@ -155,6 +158,8 @@ class Pool:
                 inactive = (
                     self.watch.unchanged_s(f"cpu:{slot.name}", round(used, 1), now) + self.limits.hang_s / 2
                 )
+            else:
+                self.watch.forget(f"cpu:{slot.name}")  # of an earlier silence
         else:
             self.watch.forget(f"beat:{slot.name}")
             self.watch.forget(f"cpu:{slot.name}")
@@ -223,7 +228,16 @@ class Pool:
         if held(self.layout.agent(slot.name) / "lock"):
             self._adopt(slot)  # or it is starting or ending: look again at the next tick
             return
-        slot.handle = self.launcher.spawn("worker", slot.name)
+        try:
+            slot.handle = self.launcher.spawn("worker", slot.name)
+        except (
+            HarnessError,
+            OSError,
+        ) as e:  # no memory, no processes, no disk: that passes, and the others go on
+            slot.quick_deaths += 1
+            slot.next_start = self.clock.monotonic() + backoff_s(slot.quick_deaths + 1)
+            self.events.emit(Event.PROCESS_FAILED, what=slot.name, reason=str(e))
+            return
         slot.born, slot.adopted, slot.retiring, slot.report = self.clock.monotonic(), False, False, None
         slot.restarts += 1
         process = slot.handle.process
