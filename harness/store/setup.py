@@ -13,7 +13,7 @@ import secrets
 import signal
 from pathlib import Path
 
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError, StoreError, TryAgainError
 from harness.layout import STATE_FOLDERS, STORE_FOLDERS, Layout
 from harness.model import VERSION
 from harness.store.disk import fsync_path, is_locked, lock_fd
@@ -21,6 +21,10 @@ from harness.store.disk import fsync_path, is_locked, lock_fd
 FORMAT = {"v": VERSION, "min_reader": 1}
 QUEUE_MODE = 0o1770
 PRIVATE_MODE = 0o700
+_PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR}
+)
+"""Errors that say nothing about what the file system can do: a start that meets one is made again later."""
 
 
 def make_folders(layout: Layout, *, durable: bool = True) -> None:
@@ -125,6 +129,12 @@ def self_test(layout: Layout) -> None:
         finally:
             os.close(probe)
     except OSError as e:
+        if e.errno in _PASSING:
+            raise TryAgainError(
+                f"the queue cannot be used now: {e.strerror}",
+                where=layout.queue,
+                remedy="make room (df -h, df -i), or look at the disk (dmesg)",
+            ) from e
         raise ConfigError(
             f"this file system cannot carry the queue: {e.strerror or e}",
             where=layout.queue,

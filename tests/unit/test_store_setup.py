@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError, StoreError, TryAgainError
 from harness.layout import STATE_FOLDERS, STORE_FOLDERS, Layout
 from harness.store import setup
 from harness.store.setup import check_format, lease_works, make_folders, open_store, self_test
@@ -102,3 +102,18 @@ def test_whether_leases_work_is_said_and_nothing_is_left(layout: Layout) -> None
 
 def test_no_python_file_lives_below_the_queue() -> None:
     assert not any(name.endswith(".py") for name in (*STORE_FOLDERS, *STATE_FOLDERS))
+
+
+def test_a_full_disk_says_nothing_about_what_the_file_system_can_do(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """78 means "the configuration": a slot whose worker says so is not started again before a person acts."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(setup.os, "link", full)
+    with pytest.raises(TryAgainError) as caught:
+        self_test(layout)
+    assert caught.value.exit_code == 75
+    assert os.listdir(layout.queue / "tmp") == []
