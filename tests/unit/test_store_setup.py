@@ -112,7 +112,8 @@ def test_a_full_disk_says_nothing_about_what_the_file_system_can_do(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(setup.os, "link", full)
+    make_folders(layout)
+    monkeypatch.setattr(os, "link", full)
     with pytest.raises(TryAgainError) as caught:
         self_test(layout)
     assert caught.value.exit_code == 75
