@@ -259,7 +259,7 @@ class AttemptRun:
             if sha
             else (),
             dirty=status.dirty,
-            untracked=(*status.untracked, *status.nested),
+            untracked=tuple(dict.fromkeys((*status.untracked, *status.nested))),
             in_progress=status.in_progress,
             has_commit=sha is not None,
         )
