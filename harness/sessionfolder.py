@@ -3,7 +3,7 @@
 ```
 prompt.<k>.md  stdout.<k>.log  stderr.<k>.log     the k-th run of the agent
 gate.<name>.<k>.log                               the gates after it
-summary.json                                      what happened, for people and for `harnessctl session`
+summary.json                                      what happened, for people and programs
 home/          HOME of the agent, kept             tmp/   its TMPDIR, removed at the end
 ask/interrupt.json                                 a question that the agent leaves for a person
 ```
@@ -135,7 +135,7 @@ def remove(runner: Runner, *paths: Path) -> None:
     """Removes folders and links that agents have written to, however big and with whatever modes.
 
     Links are removed, never followed. Empty ones go at once; the rest by one command, while the heart beats. What
-    cannot be removed stays: `harnessctl gc` tries again.
+    cannot be removed stays; nothing depends on it.
     """
     rest = [path for path in paths if not _removed_at_once(path)]
     if rest:

@@ -61,6 +61,21 @@ def test_the_documentation_names_no_verb_that_does_not_exist() -> None:
     assert used <= VERBS.keys(), used - VERBS.keys()
 
 
+def test_no_message_and_no_page_sends_a_person_to_a_verb_that_does_not_exist() -> None:
+    pages = [
+        ROOT / "README.md",
+        ROOT / "ARCHITECTURE.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "systemd").iterdir(),
+    ]
+    named: dict[str, str] = {}
+    for path in (*pages, *(ROOT / "harness").rglob("*.py")):
+        text = path.read_text() if path.exists() else ""
+        for verb in re.findall(r"""[`"':$&] ?harnessctl(?: -[\w-]+(?: [A-Z]+)?)* ([a-z]+)""", text):
+            named.setdefault(verb, path.name)
+    assert {verb: place for verb, place in named.items() if verb not in VERBS} == {}
+
+
 def test_the_help_lists_every_verb() -> None:
     said = ctl(None, "--help")
     assert said.code == 0
