@@ -150,7 +150,8 @@ def retry(actor: Actor, uid: str, by: str, why: str, extra: int = 1, mode: str =
         zero = Grant(n=0, extra=0, by=by, why=why, mode=mode, granted_at=actor.stamp())
         won, _ = yield from publish(actor, "grant", zero, f"queue/waiting/{uid}/0.grant")
         if (yield from ops.read(f"queue/waiting/{uid}/0.end", End)) is not None:
-            return Answer(said=Said.TOO_LATE, detail="it is cancelled already")  # by one who has not moved it yet
+            # By somebody who has not moved it yet.
+            return Answer(said=Said.TOO_LATE, detail="it is cancelled already")
         if won is not Won.GONE:
             return Answer(
                 said=Said.DONE,
