@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import fcntl
 import os
 import random
@@ -40,11 +41,13 @@ class Disk:
         self.mount.mkdir()
         with self.image.open("wb") as file:
             file.truncate(megabytes << 20)
-        _sh("mkfs.ext4", "-q", "-F", "-N", "60000", str(self.image))
+        _sh("mkfs.ext4", "-q", "-F", "-i", "8192", str(self.image))
         self.on()
 
     def on(self) -> None:
         _sh("mount", "-o", "loop", str(self.image), str(self.mount))
+        if "shutdown" in _sh("findmnt", "-no", "OPTIONS", str(self.mount)):
+            raise RuntimeError(f"{self.mount} is still the file system that was shut down: somebody holds it")
 
     def power_off(self) -> None:
         """From now on nothing reaches the disk any more, and nothing that waits in memory will."""
@@ -60,6 +63,9 @@ class Disk:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.mount} stays busy")
             time.sleep(0.1)
+        # The last process that was killed lets go of its mount namespace a moment later.
+        while _sh("losetup", "-j", str(self.image)) and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     def close(self) -> None:
         if os.path.ismount(self.mount):
@@ -69,18 +75,27 @@ class Disk:
             _sh("rm", "-rf", "--one-file-system", str(self.base))
 
 
-def _sh(*argv: str) -> None:
-    subprocess.run(argv, check=True, capture_output=True)
+def _sh(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def _own_mounts() -> None:
+    """A mount namespace of our own: otherwise any process that makes one (a sandbox, a container) holds our mount."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespace, recursive_private = 0x20000, 0x4000 | 0x40000
+    if libc.unshare(new_namespace) or libc.mount(None, b"/", None, recursive_private, None):
+        raise OSError(ctypes.get_errno(), "cannot make a mount namespace")
 
 
 def possible() -> str:
     """Why this cannot be done here, or ""."""
     if os.geteuid() != 0:
         return "needs root (mount, shutdown ioctl)"
-    for program in ("mkfs.ext4", "mount", "umount"):
+    for program in ("mkfs.ext4", "mount", "umount", "findmnt", "losetup"):
         if shutil.which(program) is None:
             return f"needs {program}"
     try:
+        _own_mounts()
         Disk(Path(tempfile.gettempdir()), 16).close()
     except (subprocess.CalledProcessError, OSError) as e:
         return f"no loop device can be mounted here: {getattr(e, 'stderr', b'') or e!r}"

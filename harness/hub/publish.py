@@ -90,8 +90,8 @@ def publish(repo: Repo) -> Published | UpToDate | Refused:
         return _refused(repo, Refusal.DIVERGED, "their branch holds commits that ours does not")
     target = repo.target
     options = ["--porcelain", "--atomic", "--no-verify", "--no-signed", f"--force-with-lease={target}:{seen}"]
-    if repo.local and repo.project.merge.checkout is Checkout.UPDATE:
-        options.append("--receive-pack=git -c receive.denyCurrentBranch=updateInstead receive-pack")
+    if receive := _receiving(repo):
+        options.append(f"--receive-pack=git {' '.join(f'-c {setting}' for setting in receive)} receive-pack")
     try:
         repo.git("push", *options, repo.project.path, f"{tip}:{target}", upstream=True)
     except GitCommandError as e:
@@ -99,6 +99,19 @@ def publish(repo: Repo) -> Published | UpToDate | Refused:
         return _refused(repo, _kind(said), said)
     repo.change_refs([f"update {repo.upstream} {tip}"])
     return Published(sha=tip)
+
+
+def _receiving(repo: Repo) -> list[str]:
+    """Settings for the other side of this push only; their configuration stays theirs. Another host decides alone."""
+    if not repo.local:
+        return []
+    settings = []
+    if repo.durable:
+        # By default the few objects of a push are unpacked without fsync: after a power loss their branch names nothing.
+        settings.append("core.fsync=committed,loose-object")
+    if repo.project.merge.checkout is Checkout.UPDATE:
+        settings.append("receive.denyCurrentBranch=updateInstead")
+    return settings
 
 
 def unpublished(repo: Repo) -> list[Merge]:

@@ -375,3 +375,20 @@ def test_the_persons_own_git_configuration_applies_to_push(
     assert hub.publish() == Published(sha=sha)
     assert tip(up) == sha
     assert os.environ["GIT_CONFIG_GLOBAL"] == str(config)
+
+
+@pytest.mark.parametrize(("durable", "asked"), [(True, "committed,loose-object"), (False, "")])
+def test_a_pushed_commit_is_durable_in_the_persons_repository_without_touching_its_configuration(
+    at: Desk, up: Path, durable: bool, asked: str
+) -> None:
+    """git unpacks the few objects of a push without fsync: after a power loss main named empty files."""
+    at.durable = durable
+    hub = at.open()
+    hook = up / ".git" / "hooks" / "post-receive"
+    hook.write_text("#!/bin/sh\ngit config core.fsync > said\ntrue\n")
+    hook.chmod(0o755)
+    before = (up / ".git" / "config").read_text()
+    merged(hub)
+    assert isinstance(hub.publish(), Published)
+    assert (up / ".git" / "said").read_text().strip() == asked
+    assert (up / ".git" / "config").read_text() == before
