@@ -5,6 +5,7 @@ Cost: one listing an item that was never tried, a few small reads for the others
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from harness.clock import SystemClock
 from harness.layout import Layout
 from harness.model import State, Stub
-from harness.store.cells import numbers, stub_path
+from harness.store.cells import stub_path
 from harness.store.disk import Disk
 from harness.store.view import Seen, View
 
@@ -56,12 +57,21 @@ def _tally(disk: Disk, view: View) -> Tally:
 
 def _live(disk: Disk, view: View) -> Iterator[Seen | State]:
     """Every item in open/ and waiting/; of those that were never tried only the state."""
+    base = f"{disk.layout.queue}/open/"
     for uid in view.uids("open"):
-        names = disk.do_ls(f"queue/open/{uid}") or ()
-        if "item.json" in names and not numbers(names) and "0.end" not in names:
+        if _untried(base + uid):
             yield State.READY
         elif seen := view.open_item(uid):
             yield seen
     for uid in view.uids("waiting"):
         if seen := view.waiting_item(uid):
             yield seen
+
+
+def _untried(folder: str) -> bool:
+    """Whether an item's folder holds its snapshot and no cell: what most of a long backlog looks like."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return "item.json" in names and not any(name[0].isdecimal() for name in names)
