@@ -19,10 +19,10 @@ from harness.bell import Bell
 from harness.clock import Clock, SystemClock, day, rfc3339
 from harness.config import Config, Durability, Project, Publish, load
 from harness.containment import Containment, Policy
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, GitError, HarnessError
 from harness.events import EventStream
 from harness.gates import GateResult, Place, run_configured
-from harness.hub import Built, Hub, Published, Refused, UpToDate
+from harness.hub import Built, Conflict, Hub, Published, Refused, UpToDate
 from harness.hub.git import GitInterrupted
 from harness.layout import Layout
 from harness.logs import Event
@@ -133,6 +133,10 @@ class Merger:
     swept: float = float("-inf")
     publish_at: float = 0.0
     publish_delay: float = 0.0
+    failure: GitError | None = None
+    """Of a result that could not be judged."""
+    contradiction: Conflict | None = None
+    """What the person's target and ours changed in different ways."""
 
     def __post_init__(self) -> None:
         self.report = ProjectReport(project=self.project.name, pid=os.getpid())
@@ -145,11 +149,13 @@ class Merger:
         idle_since = self.clock.monotonic()
         with Bell(self.layout.bell(f"merger.{self.project.name}")) as bell:
             bell.open()
-            while not self.signals.stops:
+            while not self._told:
                 self.signals.drain()
                 bell.drain()
                 busy = self._judge_all()
                 busy |= self._publish()
+                if self.failure is not None:
+                    raise self.failure
                 now = self.clock.monotonic()
                 if busy:
                     idle_since = now
@@ -158,9 +164,15 @@ class Merger:
                     break
                 self._say(state="idle", item=None)
                 wait = LINGER_S if not self.report.unpublished else max(0.1, self.publish_at - now)
-                bell.wait(min(wait, LINGER_S) + 0.1, (self.signals.wake_fd,))
-        self._say(state="stopped", item=None)
+                if not self._told:  # a signal before `drain` wakes nobody any more
+                    bell.wait(min(wait, LINGER_S) + 0.1, (self.signals.wake_fd,))
+        self._say(state="stopped", item=None, next_try="")
         return 0
+
+    @property
+    def _told(self) -> bool:
+        """To go: at once, or (HUP) so that another one starts with what config.yaml says now."""
+        return self.signals.stops > 0 or self.signals.reload
 
     # ---- judging -----------------------------------------------------------------------------------------------------
 
@@ -171,7 +183,7 @@ class Merger:
             return False
         self._fetch()
         for _, _, uid, n in sorted(todo):
-            if self.signals.stops:
+            if self._told:
                 break
             self._say(state="merging", item=uid)
             try:
@@ -180,6 +192,13 @@ class Merger:
                         raise Stopping
             except Stopping:
                 break
+            except GitInterrupted:
+                raise
+            except GitError as e:
+                # Said, and this process ends by it; but one result that git cannot merge does not stop all others.
+                self.events.emit(Event.PROCESS_FAILED, what="merge", uid=uid, n=n, reason=str(e))
+                self.failure = e
+                continue
             self._judged(uid, n)
         return True
 
@@ -271,10 +290,12 @@ class Merger:
             return
         self.fetched = self.clock.monotonic()
         refreshed = self.hub.refresh()
+        self.contradiction = None
         if refreshed.diverged:
             held = self.disk.run(lane.take_lane(self.actor, self.project.name))
             if held is not None:
-                self.hub.merge_upstream(held)
+                merged = self.hub.merge_upstream(held)
+                self.contradiction = merged if isinstance(merged, Conflict) else None
 
     def _publish(self) -> bool:
         """Push the target to the person. -> did anything move? A refusal is reported, and tried again later."""
@@ -300,6 +321,14 @@ class Merger:
                 self._say(publish="ok", unpublished=0, reason="", remedy="")
                 return False
             case Refused(kind=kind, reason=reason, remedy=remedy):
+                if (
+                    self.contradiction is not None
+                ):  # trying again changes nothing: a person must say what is right
+                    path, target = self.project.path, self.project.target
+                    reason = f"{target} there and the merges made here contradict each other in: " + (
+                        ", ".join(self.contradiction.files[:10]) or self.contradiction.messages
+                    )
+                    remedy = f"on {target} of {path}: git pull --no-rebase {self.hub.path} {target}, resolve, commit"
                 self._refused(str(kind), reason, remedy)
                 return False
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, field
 
-from harness import reports
+from harness import presence, procs, reports
+from harness import submitted as submitted_hints
 from harness.atomicfs import held
 from harness.bell import Bell
 from harness.clock import Clock, parse_rfc3339
+from harness.errors import HarnessError
 from harness.events import EventStream
 from harness.launcher import Life, LocalHandle, LocalLauncher
 from harness.layout import Layout
 from harness.logs import Event
-from harness.monitor import HEALTHY_S, backoff_s
+from harness.monitor import MAX_BACKOFF_S, backoff_s
+from harness.procs import ProcessId
 from harness.reports import ProjectReport
 
 
@@ -25,6 +28,8 @@ class _Known:
     next_start: float = 0.0
     told: bool = False
     """It was asked to go."""
+    owes: bool = False
+    """It is to be started whatever the reports say: the last one died, or the hub holds what was never published."""
     asked: frozenset[str] = frozenset()
     """What it was last rung for."""
 
@@ -40,8 +45,22 @@ class Mergers:
     def fds(self) -> list[int]:
         return [k.handle.fileno() for k in self.known.values() if k.handle and k.handle.fileno() >= 0]
 
+    def adopt(self) -> None:
+        """Take over the mergers that another coordinator started: to wait for their end, and to stop them."""
+        for who in presence.living(self.layout):
+            role, _, name = who.name.partition(".")
+            known = self.known.setdefault(name, _Known()) if role == "merger" and name else None
+            if known is not None and known.handle is None and who.host == procs.host_id():
+                process = ProcessId(pid=who.pid, start_ticks=who.start_ticks, boot_id=who.boot_id)
+                known.handle = self.launcher.adopt("merger", who.name, process)
+                known.born = self.clock.monotonic()
+
+    def owe(self, name: str) -> None:
+        """This project's hub holds merges that were never published."""
+        self.known.setdefault(name, _Known()).owes = True
+
     def reap(self) -> None:
-        """Find the dead; one that crashed at once is not started again at once."""
+        """Find the dead; one that crashed soon is not started again at once."""
         for name, known in self.known.items():
             if known.handle is None:
                 continue
@@ -49,12 +68,15 @@ class Mergers:
             if seen.life is not Life.GONE:
                 continue
             known.handle, known.asked = None, frozenset()
-            if seen.exit_code != 0 and not (known.told and seen.signal == signal.SIGTERM):
+            if seen.exit_code is None and seen.signal is None:  # adopted: nobody knows how it ended
+                known.owes = True
+            elif seen.exit_code != 0 and not (known.told and seen.signal in (signal.SIGTERM, signal.SIGHUP)):
+                known.owes = True  # between a merge and its publishing only the hub knows that there is work
                 self.events.emit(
                     Event.MERGER_DIED, project=name, exit_code=seen.exit_code, signal=seen.signal
                 )
                 lived = self.clock.monotonic() - known.born
-                known.quick_deaths = 0 if lived >= HEALTHY_S else known.quick_deaths + 1
+                known.quick_deaths = 0 if lived >= MAX_BACKOFF_S else known.quick_deaths + 1
                 known.next_start = self.clock.monotonic() + backoff_s(known.quick_deaths)
             else:
                 known.quick_deaths = 0
@@ -64,19 +86,31 @@ class Mergers:
         for name in projects:
             known = self.known.setdefault(name, _Known())
             wanted = submitted.get(name, frozenset())
-            if not wanted and not self._publish_due(name):
+            if not wanted and not known.owes and not self._publish_due(name):
                 known.asked = frozenset()
                 continue
             if known.handle is not None or held(self.layout.merger_lock(name)):
                 if wanted - known.asked:
+                    for mark in wanted - known.asked:  # its worker may have died before it said so
+                        submitted_hints.add(self.layout, name, mark.rpartition(".")[0])
                     Bell(self.layout.bell(f"merger.{name}")).ring()
                     known.asked = wanted
                 continue
             if self.clock.monotonic() >= known.next_start:
-                known.handle = self.launcher.spawn("merger", f"merger.{name}")
-                known.born, known.asked = self.clock.monotonic(), wanted
-                process = known.handle.process
-                self.events.emit(Event.MERGER_SPAWNED, project=name, pid=process.pid if process else None)
+                self._start(name, known, wanted)
+
+    def _start(self, name: str, known: _Known, wanted: frozenset[str]) -> None:
+        known.born, known.asked = self.clock.monotonic(), wanted
+        try:
+            known.handle = self.launcher.spawn("merger", f"merger.{name}")
+        except (HarnessError, OSError) as e:  # no memory, no processes, no disk: that passes
+            known.quick_deaths += 1
+            known.next_start = self.clock.monotonic() + backoff_s(known.quick_deaths + 1)
+            self.events.emit(Event.PROCESS_FAILED, what=f"merger.{name}", reason=str(e))
+            return
+        known.owes = known.told = False
+        process = known.handle.process
+        self.events.emit(Event.MERGER_SPAWNED, project=name, pid=process.pid if process else None)
 
     def _publish_due(self, name: str) -> bool:
         report = self.report(name)
@@ -94,6 +128,19 @@ class Mergers:
         """Is its merger alive? (ours, or one that another coordinator started)"""
         known = self.known.get(name)
         return bool(known and known.handle) or held(self.layout.merger_lock(name))
+
+    def settled(self, name: str) -> bool:
+        """Does nothing, and has nothing to do that would go by itself."""
+        known = self.known.get(name)
+        if known and known.owes:
+            return False
+        if not self.busy(name):
+            return True
+        report = self.report(name)
+        process = known.handle.process if known and known.handle else None
+        if report is None or (process and report.pid != process.pid):
+            return False  # it has just started
+        return report.state in ("idle", "stopped")
 
     def signal_all(self, number: int) -> None:
         for known in self.known.values():

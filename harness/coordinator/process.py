@@ -95,6 +95,7 @@ class Coordinator:
         self.started, self.started_at = self.clock.monotonic(), rfc3339(self.clock.wall())
         self.pool.resize(self.target())
         self.pool.adopt()
+        self.mergers.adopt()
         self._recover()
         self.state = "running"
         self.notifier.ready()
@@ -174,6 +175,7 @@ class Coordinator:
         self.pool.resize(self.target())
         self.pool.forgive()
         self.pool.signal_all(signal.SIGHUP)
+        self.mergers.signal_all(signal.SIGHUP)  # they end, and are started again with what it says now
         self.events.emit(Event.CONFIG_RELOADED, workers=self.pool.target)
 
     def _reap(self) -> None:
@@ -305,6 +307,8 @@ class Coordinator:
         for entry in self.index.of(Standing.SUBMITTED):
             project = entry.item.project
             submitted[project] = submitted.get(project, frozenset()) | {f"{entry.uid}.{entry.n}"}
+        while self.projects.owing:
+            self.mergers.owe(self.projects.owing.pop())
         self.mergers.tend(submitted, tuple(self.config.projects))
 
     def _fill(self) -> None:
@@ -373,11 +377,7 @@ class Coordinator:
                 not why.blocked and item.not_before and any("not before" in w for w in why.for_)
             ):
                 return False
-        for name in self.config.projects:
-            report = self.mergers.report(name)
-            if report and self.mergers.busy(name) and report.state not in ("idle", "stopped"):
-                return False
-        return True
+        return not self.projects.owing and all(map(self.mergers.settled, self.config.projects))
 
     def outcome(self) -> int:
         """For --until-idle: 0 everything is done, 1 something needs a person."""

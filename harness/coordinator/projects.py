@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.clock import Clock
-from harness.config import Config, Durability
+from harness.config import Config, Durability, Publish
 from harness.containment import Containment
 from harness.errors import HarnessError
 from harness.events import EventStream
@@ -29,6 +29,8 @@ class Projects:
     gone: tuple[str, ...] = ()
     """Projects of items that config.yaml does not name any more."""
     checked: float = float("-inf")
+    owing: set[str] = field(default_factory=set)
+    """Projects whose hubs were found to hold merges that are not published: news for the mergers."""
 
     def check(self, config: Config) -> None:
         """Open every hub."""
@@ -46,7 +48,7 @@ class Projects:
         durable = config.durability is Durability.POWER
         for name in names:
             try:
-                Hub.open(
+                hub = Hub.open(
                     self.layout,
                     config.projects[name],
                     runner=runner,
@@ -54,6 +56,8 @@ class Projects:
                     durable=durable,
                     emit=self.events.emit,
                 )
+                if config.projects[name].merge.publish is Publish.PUSH and hub.unpublished():
+                    self.owing.add(name)
             except HarnessError as e:
                 self.unusable[name] = str(e)
             else:
