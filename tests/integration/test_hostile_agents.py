@@ -585,3 +585,71 @@ def _command(who: ProcessId) -> bytes:
         return Path(f"/proc/{who.pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+# ---- without a sandbox: stated plainly, and repaired where that is possible ------------------------------------------
+
+OPEN = ("settings", "stash", "push", "branches-of-others")
+
+
+@pytest.fixture(scope="module")
+def unboxed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
+    at = Place(tmp_path_factory.mktemp("open"))
+    at.outside.mkdir()
+    hub = at.root / "state/repos/app.git"
+    scripts = {name: script for name, script in attacks(at).items() if name in OPEN}
+    scripts["branches-of-others"] = (
+        f"cd {hub}; for b in $(git for-each-ref --format='%(refname:short)' refs/heads/harness); do "
+        "git branch -D $b; git update-ref -d refs/heads/$b; done; exit 0"
+    )
+    with daemon(at.base / "d", workers=2, sandbox="none", heal={"rounds": 0}) as d:
+        made = Aftermath(d, at, 0, {}, git(d.app, "rev-parse", "main"))
+        made.pid = d.start().pid
+        wait = f"while [ ! -e {at.go} ]; do sleep 0.05; done; echo victim > victim"
+        d.drop("victim", {"prompt": wait, "priority": 0})
+        d.until_running("victim")
+        for name in OPEN:
+            d.drop(name, {"id": name, "prompt": scripts[name], "commit": "optional", "max_attempts": 1})
+            d.until_state(name, "merged", "done", "parked", timeout_s=120)
+        at.go.touch()
+        d.until_state("victim", "merged", "parked", timeout_s=120)
+        yield made
+
+
+def test_without_a_sandbox_a_changed_hub_is_restored_and_reported_before_our_git_obeys_it(
+    unboxed: Aftermath,
+) -> None:
+    assert not unboxed.at.trap.exists()
+    told = ", ".join(e.get("files", "") for e in unboxed.d.events("hub_tampered")).split(", ")
+    assert {"config", "hooks/post-checkout", "info/attributes"} <= set(told)
+    assert "evil" not in (unboxed.d.layout.hub("app") / "config").read_text()
+    assert unboxed.merged("settings") == 1
+
+
+def test_without_a_sandbox_no_stash_stays_for_the_next_agent(unboxed: Aftermath) -> None:
+    assert unboxed.merged("stash") == 1
+    assert git(unboxed.d.layout.hub("app"), "for-each-ref", "refs/stash") == ""
+
+
+def test_without_a_sandbox_a_branch_removed_under_an_attempt_costs_it_the_attempt_and_no_work(
+    unboxed: Aftermath,
+) -> None:
+    victim = unboxed.d.items()["victim"]
+    assert [a.end.outcome.value for a in victim.attempts if a.end] == ["failed", "done"]
+    assert unboxed.merged("victim") == 1
+    refs = git(
+        unboxed.d.layout.hub("app"),
+        "for-each-ref",
+        "--format=%(refname)",
+        f"refs/harness/salvage/{victim.uid}",
+    )
+    assert git(unboxed.d.layout.hub("app"), "show", f"{refs.splitlines()[0]}:victim") == "victim"
+
+
+def test_without_a_sandbox_a_push_to_the_person_is_not_prevented_and_breaks_nothing_of_ours(
+    unboxed: Aftermath,
+) -> None:
+    """docs/containment.md says so. The target follows the person's branch, whoever moved it."""
+    assert "evil" in git(unboxed.d.app, "branch", "--format=%(refname:short)").split()
+    assert unboxed.d.state("push") == "merged"
+    assert not unboxed.d.events("process_failed")
