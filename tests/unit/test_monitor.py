@@ -1,0 +1,223 @@
+"""Health: findings from snapshots, backoff, and the memory of what has not changed. No clock, no process."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.monitor import (
+    EXIT_CONFIG,
+    FIRST_BACKOFF_S,
+    HEALTHY_S,
+    MAX_BACKOFF_S,
+    Bury,
+    Death,
+    Finding,
+    HangWatch,
+    Hung,
+    Limits,
+    Retire,
+    SlotView,
+    Start,
+    backoff_s,
+    diagnose,
+    retry_delay_s,
+)
+
+LIMITS = Limits(hang_s=120.0)
+NOW = 1000.0
+
+
+def slot(**fields: object) -> SlotView:
+    return SlotView(**{"name": "agent-1", "wanted": True, "alive": False, **fields})  # type: ignore[arg-type]
+
+
+def found(view: SlotView, now: float = NOW) -> Finding | None:
+    findings = diagnose([view], now, LIMITS)
+    assert len(findings) <= 1
+    return findings[0] if findings else None
+
+
+# ---- starting and retiring -------------------------------------------------------------------------------------------
+
+
+def test_an_empty_slot_that_is_wanted_is_started() -> None:
+    assert found(slot()) == Start(slot="agent-1")
+
+
+def test_an_empty_slot_that_is_not_wanted_stays_empty() -> None:
+    assert found(slot(wanted=False)) is None
+
+
+def test_a_slot_in_backoff_waits_for_its_time() -> None:
+    assert found(slot(next_start=NOW + 0.1)) is None
+    assert found(slot(next_start=NOW)) == Start(slot="agent-1")
+
+
+def test_a_slot_that_refused_the_configuration_is_not_started_again() -> None:
+    assert found(slot(refused=True)) is None
+
+
+def test_a_living_worker_that_is_wanted_is_left_alone() -> None:
+    assert found(slot(alive=True)) is None
+
+
+def test_a_living_worker_that_is_not_wanted_is_retired() -> None:
+    assert found(slot(alive=True, wanted=False)) == Retire(slot="agent-1")
+
+
+# ---- hangs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_busy_worker_that_is_silent_and_inactive_is_hung() -> None:
+    view = slot(alive=True, busy=True, silent_s=121.0, inactive_s=121.0)
+    assert found(view) == Hung(slot="agent-1", silent_s=121.0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"busy": True, "silent_s": 1e9, "inactive_s": 120.0},
+        {"busy": True, "silent_s": 120.0, "inactive_s": 1e9},
+        {"busy": False, "silent_s": 1e9, "inactive_s": 1e9},
+    ],
+    ids=["it computes", "it beats", "it is idle"],
+)
+def test_silence_or_inactivity_alone_is_no_hang(fields: dict[str, object]) -> None:
+    assert found(slot(alive=True, **fields)) is None
+
+
+def test_a_hung_worker_is_killed_even_when_it_is_to_be_retired() -> None:
+    view = slot(alive=True, wanted=False, busy=True, silent_s=500.0, inactive_s=500.0)
+    assert isinstance(found(view), Hung)
+
+
+# ---- deaths ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_death_is_buried_before_anything_is_started() -> None:
+    assert found(slot(death=Death(lived_s=60.0))) == Bury(slot="agent-1", delay_s=0.0, quick_deaths=0)
+
+
+def test_a_worker_that_died_of_its_start_backs_off_more_each_time() -> None:
+    view = found(slot(death=Death(lived_s=0.1, exit_code=1), quick_deaths=2))
+    assert view == Bury(slot="agent-1", delay_s=FIRST_BACKOFF_S * 2, quick_deaths=3)
+
+
+def test_the_first_quick_death_costs_no_time() -> None:
+    assert found(slot(death=Death(lived_s=0.1))) == Bury(slot="agent-1", delay_s=0.0, quick_deaths=1)
+
+
+@pytest.mark.parametrize("death", [Death(lived_s=HEALTHY_S), Death(lived_s=0.1, attempts=1)])
+def test_a_worker_that_did_something_is_forgiven(death: Death) -> None:
+    assert found(slot(death=death, quick_deaths=7)) == Bury(slot="agent-1", delay_s=0.0, quick_deaths=0)
+
+
+def test_a_worker_that_cannot_use_its_configuration_is_buried_as_refused() -> None:
+    death = Death(lived_s=0.1, exit_code=EXIT_CONFIG)
+    view = found(slot(death=death, quick_deaths=2))
+    assert view == Bury(slot="agent-1", delay_s=0.0, quick_deaths=2, refused=True)
+
+
+# ---- laws ------------------------------------------------------------------------------------------------------------
+
+SECONDS = st.floats(min_value=0, max_value=1e6)
+DEATHS = st.builds(
+    Death, lived_s=SECONDS, attempts=st.integers(0, 3), exit_code=st.none() | st.integers(0, 255)
+)
+VIEWS = st.builds(
+    SlotView,
+    name=st.sampled_from([f"agent-{k}" for k in range(9)]),
+    wanted=st.booleans(),
+    alive=st.booleans(),
+    busy=st.booleans(),
+    silent_s=SECONDS,
+    inactive_s=SECONDS,
+    death=st.none() | DEATHS,
+    quick_deaths=st.integers(0, 1000),
+    next_start=SECONDS,
+    refused=st.booleans(),
+)
+
+
+@given(st.lists(VIEWS, unique_by=lambda v: v.name), SECONDS)
+def test_no_snapshot_leads_to_a_finding_that_contradicts_it(views: list[SlotView], now: float) -> None:
+    findings = diagnose(views, now, LIMITS)
+    seen = {v.name: v for v in views}
+    assert len({f.slot for f in findings}) == len(findings)
+    for finding in findings:
+        view = seen[finding.slot]
+        match finding:
+            case Start():
+                assert not view.alive
+                assert view.death is None
+                assert view.wanted
+                assert not view.refused
+                assert now >= view.next_start
+            case Hung():
+                assert view.alive
+                assert view.busy
+                assert min(view.silent_s, view.inactive_s) > LIMITS.hang_s
+            case Retire():
+                assert view.alive
+                assert not view.wanted
+            case Bury():
+                assert not view.alive
+                assert view.death is not None
+                assert 0 <= finding.delay_s <= MAX_BACKOFF_S
+
+
+@given(VIEWS, SECONDS)
+def test_a_wanted_slot_is_never_forgotten(view: SlotView, now: float) -> None:
+    """Whatever is not alive and is wanted gets a finding now, or has a reason that ends by itself or with a new config."""
+    if view.wanted and not view.alive and found(view, now) is None:
+        assert view.refused or view.next_start > now
+
+
+# ---- delays ----------------------------------------------------------------------------------------------------------
+
+
+def test_backoff_doubles_from_the_second_quick_death_to_a_ceiling() -> None:
+    assert [backoff_s(k) for k in range(6)] == [0.0, 0.0, 0.5, 1.0, 2.0, 4.0]
+    assert backoff_s(1000) == MAX_BACKOFF_S
+
+
+def test_a_retry_waits_twice_as_long_after_each_attempt_spent_up_to_the_maximum() -> None:
+    assert [retry_delay_s(k, 10.0, 45.0) for k in range(5)] == [0.0, 10.0, 20.0, 40.0, 45.0]
+    assert retry_delay_s(10**6, 10.0, 300.0) == 300.0
+    assert retry_delay_s(3, 0.0, 300.0) == 0.0
+
+
+# ---- what has not changed --------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_timed_from_when_it_was_first_seen() -> None:
+    watch = HangWatch()
+    assert watch.unchanged_s("a", 1, 10.0) == 0.0
+    assert watch.unchanged_s("a", 1, 15.0) == 5.0
+    assert watch.unchanged_s("a", 2, 16.0) == 0.0
+    assert watch.unchanged_s("a", 2, 17.0) == 1.0
+
+
+def test_a_token_that_comes_back_is_new_because_something_moved() -> None:
+    watch = HangWatch()
+    watch.unchanged_s("a", 1, 0.0)
+    watch.unchanged_s("a", 2, 50.0)
+    assert watch.unchanged_s("a", 1, 60.0) == 0.0
+
+
+def test_what_is_forgotten_begins_anew() -> None:
+    watch = HangWatch()
+    watch.unchanged_s("a", 1, 0.0)
+    watch.forget("a")
+    watch.forget("never seen")
+    assert watch.unchanged_s("a", 1, 100.0) == 0.0
+
+
+def test_only_keys_with_the_prefix_that_are_not_kept_are_forgotten() -> None:
+    watch = HangWatch()
+    for key in ("beat:a", "beat:b", "cpu:a"):
+        watch.unchanged_s(key, 1, 0.0)
+    watch.keep_only("beat:", {"beat:a"})
+    assert [watch.unchanged_s(key, 1, 9.0) for key in ("beat:a", "beat:b", "cpu:a")] == [9.0, 0.0, 9.0]
