@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ IDLE_S = 12.0
 ALONE_S = 2.0
 """The same when no coordinator lives: then open/ itself is searched, a few names at a time."""
 ALONE_NAMES = 64
+PAUSED_S = 5.0
+"""Longest time between two looks of a worker that may not claim: nobody rings when it may again."""
 REPORT_S = 1.0
 
 
@@ -64,6 +67,8 @@ class Worker:
     owned: Claimed | None = None
     decided: End | None = None
     """The end of the attempt that another process published, or that we published because we must stop."""
+    rescuing: bool = False
+    """What runs saves work: that is not stopped because the attempt is decided."""
     report: AgentReport = field(init=False)
     hubs: dict[str, Hub] = field(default_factory=dict)
     started: float = 0.0
@@ -97,8 +102,8 @@ class Worker:
         with Bell(self.layout.bell("workers")) as bell:
             bell.open()
             while not self.signals.stops:
+                self.signals.drain()  # first: a signal after it wakes us, one before it is seen below
                 self._reload()
-                self.signals.drain()
                 owned = self._claim()
                 if owned is None:
                     self._idle(bell)
@@ -107,12 +112,17 @@ class Worker:
         return 0
 
     def _idle(self, bell: Bell) -> None:
-        if self.signals.stops:
+        if self.signals.stops or self.signals.reload:
             return
+        paused = self._paused() or self._disk_low()
         self.say(state="paused" if self._paused() else "idle")
         alone = not held(self.layout.coordinator_lock)
         mean = ALONE_S if alone else IDLE_S
-        ready = bell.wait(mean * random.uniform(0.5, 1.5), (self.signals.wake_fd,))
+        timeout_s = mean * random.uniform(0.5, 1.5)
+        if paused:  # who cannot claim must not take the ring that was meant for one who can
+            select.select([self.signals.wake_fd], [], [], min(timeout_s, PAUSED_S))
+            return
+        ready = bell.wait(timeout_s, (self.signals.wake_fd,))
         if bell.fileno() in ready:
             bell.take()
 
@@ -246,12 +256,15 @@ class Worker:
 
     def _rescue(self, run: AttemptRun) -> None:
         """Nothing that fails here may keep the attempt from being ended; the worktree stays as it is then."""
+        self.rescuing = True
         try:
             run.rescue()
         except HarnessError as e:
             self.events.emit(
                 Event.PROCESS_FAILED, what="salvage", reason=str(e), uid=run.owned.uid, n=run.owned.n
             )
+        finally:
+            self.rescuing = False
 
     def _record(self, owned: Claimed, result: Result) -> End:
         moment = result.not_before
@@ -305,7 +318,7 @@ class Worker:
             self.decided = self.disk.run(attempts.decided(owned))
         if self.decided is None and self.signals.stops > 1:
             self._release_now(owned)
-        return self._why_broken()
+        return None if self.rescuing else self._why_broken()
 
     def _release_now(self, owned: Claimed) -> None:
         """A stop that we choose: n.end = released first, then the kill, so that it costs no attempt."""
