@@ -10,8 +10,7 @@ import faulthandler
 import signal
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness import presence, reports
 from harness.bell import Bell
@@ -22,6 +21,7 @@ from harness.coordinator.hinting import Hinting
 from harness.coordinator.index import Entry, Index
 from harness.coordinator.intake import Intake
 from harness.coordinator.mergers import Mergers
+from harness.coordinator.meter import Meter
 from harness.coordinator.pool import Pool, Slot
 from harness.coordinator.projects import Projects
 from harness.coordinator.telling import problems, slot_report
@@ -64,6 +64,7 @@ class Coordinator:
     pool: Pool
     mergers: Mergers
     projects: Projects
+    meter: Meter
     notifier: Notifier
     drops: DropWatch
     bell: Bell
@@ -85,8 +86,6 @@ class Coordinator:
     asked: int = 0
     """Stops that were acted on: 0, 1 drain, 2 stop."""
     merger_stop: float | None = None
-    finished: int = 0
-    attempts_seen: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=1000))
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
@@ -205,7 +204,6 @@ class Coordinator:
         outcome = self.disk.run(attempts.expire(self.actor, uid, n))
         if outcome is None:
             return
-        self.attempts_seen.append((self.clock.monotonic(), False))
         event = Event.ATTEMPT_EXPIRED if outcome is Outcome.EXPIRED else Event.ATTEMPT_ENDED
         self.events.emit(event, uid=uid, n=n, outcome=outcome.value)
         self._touch(uid)
@@ -238,6 +236,7 @@ class Coordinator:
             self._noticed(entry)
         for entry in list(self.index.of(Standing.RUNNING)):
             self._expire(entry.uid, entry.n)
+        self.hands.remember_only((e.uid, e.n) for e in self.index.of(Standing.RUNNING))
         for uid in list(self.index.waiting):
             self._promote_one(uid)
         self.projects.check_again(self.config)
@@ -273,8 +272,6 @@ class Coordinator:
 
     def _left(self, entry: Entry) -> None:
         """An item was finished (by whomever): its dependants may be eligible now."""
-        self.finished += 1
-        self.attempts_seen.append((self.clock.monotonic(), True))
         for uid in list(self.index.dependants(entry.uid, entry.item.id)):
             self._promote_one(uid)
 
@@ -391,6 +388,7 @@ class Coordinator:
         if now - self.reported < REPORT_S and self.state == "running":
             return
         self.reported = now
+        self.meter.update()
         me = self.actor.identity
         parked = list(self.index.of(Standing.PARKED))[:100]
         report = CoordinatorReport(
@@ -406,6 +404,7 @@ class Coordinator:
             parked=tuple({"uid": e.uid, "id": e.item.id, "reason": e.reason} for e in parked),
             ignored=dict(list(self.intake.ignored.items())[:100]),
             pending_drops=self.intake.pending,
+            metrics=self.meter.values(self.clock.wall()),
             agents={s.name: slot_report(s) for s in self.pool.slots.values()},
             problems=tuple(
                 problems(

@@ -16,6 +16,7 @@ from harness.coordinator.hinting import Hinting
 from harness.coordinator.index import Index
 from harness.coordinator.intake import Intake, context_of
 from harness.coordinator.mergers import Mergers
+from harness.coordinator.meter import Meter
 from harness.coordinator.pool import Pool
 from harness.coordinator.process import Coordinator
 from harness.coordinator.projects import Projects
@@ -61,6 +62,7 @@ def main(
         ):
             bell.open()
             it = assemble(layout, config, here.identity, clock, bell)
+            it.meter.start()
             it.until_idle, it.timeout_s, it.workers = until_idle, timeout_s, workers
             it.events.emit(
                 Event.COORDINATOR_STARTED, pid=os.getpid(), workers=it.target(), root=str(layout.root)
@@ -91,7 +93,9 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
     """Put the parts together; nothing runs yet."""
     events = EventStream(layout, clock, "coordinator")
     actor = Actor(identity=me, stamp=lambda: rfc3339(clock.wall()))
-    hands = LocalHands(layout, clock, Containment.probe(config.sandbox, cache=layout.mechanisms), config.health.hang_s)
+    hands = LocalHands(
+        layout, clock, Containment.probe(config.sandbox, cache=layout.mechanisms), config.health.hang_s
+    )
     hints = Hints(layout)
     current = [config]
     box = DropBox(
@@ -120,6 +124,7 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
         pool=Pool(layout, clock, launcher, events, Limits(hang_s=config.health.hang_s), config.workers),
         mergers=Mergers(layout, clock, launcher, events),
         projects=Projects(layout, clock, events),
+        meter=Meter(layout),
         notifier=Notifier.from_environment(),
         drops=DropWatch(layout, bell, box),
         bell=bell,
