@@ -116,8 +116,13 @@ def _item(survey: Survey, place: str, uid: str, day: str = "") -> Iterator[Viola
     if place.startswith("queue/open/"):
         yield from _abandoned(survey, cells, place)
         _note_ready(survey, uid)
-    if survey.hubs:
-        yield from _git(survey.hubs, cells, cells.item, place)
+    if survey.hubs and cells.item.project not in survey.unasked:
+        try:
+            yield from _git(survey.hubs, cells, cells.item, place)
+        except HarnessError as e:  # a project that was taken out of config.yaml, a hub that cannot be opened
+            survey.unasked.add(cells.item.project)
+            what = f"the commits of its items were not checked: {e.what}"
+            yield Violation(invariant="hub", path=f"state/repos/{cells.item.project}.git", what=what)
 
 
 def _stubbed(survey: Survey, cells: Cells, place: str, day: str) -> Iterator[Violation]:

@@ -30,6 +30,8 @@ class Survey:
     """uid -> the folders that hold it."""
     ready: dict[str, int] = field(default_factory=dict)
     """uid -> priority of every item that may be claimed now."""
+    unasked: set[str] = field(default_factory=set)
+    """Projects whose hub could not be asked."""
 
     def names(self, folder: str) -> tuple[str, ...]:
         return self.disk.do_ls(folder) or ()

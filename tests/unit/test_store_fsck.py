@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import NotFoundError
 from harness.model import Act, Claim, End, Grant, Identity, Outcome, Record, Stub, Verdict
 from harness.store import admission, attempts, operators
 from harness.store.cells import Standing, stub_path
@@ -342,6 +343,17 @@ def test_i18_a_commit_that_cannot_be_read_is_found(world: World, cell: str) -> N
     violation = only(world, git(world, lost))
     assert violation.invariant == "I18"
     assert violation.path.endswith(cell)
+
+
+def test_a_project_whose_hub_cannot_be_asked_is_said_once(world: World) -> None:
+    for name in ("a", "b"):
+        world.submit(world.add(id=name))
+
+    def refuse(project: str, sha: str) -> bool:
+        raise NotFoundError(f"there is no project {project!r}")
+
+    violation = only(world, Hubs(readable=refuse, merged=lambda *_: None))
+    assert (violation.invariant, violation.path) == ("hub", "state/repos/app.git")
 
 
 # ---- I16 -----------------------------------------------------------------------------------------------------------
