@@ -108,7 +108,7 @@ def open_store(layout: Layout, *, durable: bool = True) -> None:
 def self_test(layout: Layout) -> None:
     """link(2) makes a second name of one inode and refuses an existing one; an OFD lock is seen by others."""
     base = layout.queue / "tmp" / f"selftest.{secrets.token_hex(6)}"
-    other = base.with_suffix(".link")
+    other = base.with_name(f"{base.name}.link")
     fd = -1
     try:
         fd = os.open(base, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -118,3 +118,28 @@ def test_a_full_disk_says_nothing_about_what_the_file_system_can_do(
         self_test(layout)
     assert caught.value.exit_code == 75
     assert os.listdir(layout.queue / "tmp") == []
+
+
+def test_workers_that_start_together_do_not_meet_in_each_others_self_test(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that failed would exit with 78, and its slot would never be started again."""
+    make_folders(layout)
+    real, others = setup.is_locked, []
+
+    def while_the_other_tests(fd: int) -> bool:
+        if not others:
+            others.append(fd)
+            self_test(layout)
+        return real(fd)
+
+    monkeypatch.setattr(setup, "is_locked", while_the_other_tests)
+    self_test(layout)
+    assert others
+    assert os.listdir(layout.queue / "tmp") == []
+
+
+def test_what_a_start_that_was_killed_left_behind_fails_no_other(layout: Layout) -> None:
+    make_folders(layout)
+    (layout.queue / "tmp" / "selftest.link").touch()
+    self_test(layout)
