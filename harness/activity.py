@@ -18,6 +18,8 @@ IDLE_CPU = 0.01
 """Share of one core below which a tree does not count as working: an idle event loop uses a little."""
 SAMPLES = 10
 """CPU time is looked at so many times in `stall_s`; a look reads the whole of /proc."""
+AWAY_S = 120.0
+"""Nobody asked for longer than that: we did not run ourselves (a machine that was suspended), nor did the command."""
 MAX_ENTRIES = 200_000
 """A larger folder is not searched to its end."""
 
@@ -31,7 +33,7 @@ class Activity:
         self._pid = pid
         self._watch = watch
         self._cpu_s: Callable[[int], float] = procs.cpu_seconds
-        self._last_s = self._sampled_s = clock.monotonic()
+        self._last_s = self._sampled_s = self._asked_s = clock.monotonic()
         self._seen_wall = clock.wall()
         self._seen_bytes = 0
         self._seen_cpu_s = 0.0
@@ -39,6 +41,10 @@ class Activity:
     def stalled(self, written: int) -> bool:
         """To be asked now and then, with the number of bytes written so far."""
         now = self._clock.monotonic()
+        if now - self._asked_s > AWAY_S:
+            self._last_s += now - self._asked_s
+            self._sampled_s += now - self._asked_s
+        self._asked_s = now
         if written != self._seen_bytes:
             self._seen_bytes = written
             self._alive(now)

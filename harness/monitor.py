@@ -138,19 +138,28 @@ def retry_delay_s(spent: int, first_s: float, max_s: float) -> float:
     return float(min(first_s * 2 ** min(spent - 1, 30), max_s))
 
 
+LOOK_S = 30.0
+"""Of the time between two looks at a token no more counts: while the observer itself did not run (a machine that was
+suspended, SIGSTOP), silence proves nothing."""
+
+
 @dataclass(slots=True)
 class HangWatch:
     """Since when a token has not changed, by the observer's own clock. Tokens are opaque; only equality counts."""
 
-    _seen: dict[str, tuple[object, float]] = field(default_factory=dict)
+    _seen: dict[str, tuple[object, float, float]] = field(default_factory=dict)
+    """key -> (token, since when, last look)."""
 
     def unchanged_s(self, key: str, token: object, now: float) -> float:
-        """Seconds since `token` was first seen for `key`; 0 when it is new."""
+        """Seconds since `token` was first seen for `key`, as far as somebody looked; 0 when it is new."""
         before = self._seen.get(key)
         if before is None or before[0] != token:
-            self._seen[key] = (token, now)
+            self._seen[key] = (token, now, now)
             return 0.0
-        return now - before[1]
+        _, since, looked = before
+        since += max(0.0, now - looked - LOOK_S)
+        self._seen[key] = (token, since, now)
+        return now - since
 
     def forget(self, key: str) -> None:
         self._seen.pop(key, None)

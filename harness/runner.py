@@ -33,6 +33,8 @@ LOOK_S = 1.0
 """How often the size of the output is looked at; at first, and where it is kept in memory, more often."""
 MEMORY_LOOK_S = 0.1
 FIRST_LOOK_S = 0.02
+AWAY_S = 30.0
+"""So much later than wanted we wake up only when the machine was suspended, or we were stopped."""
 GONE_S = 30.0
 """How long a killed process may take to be gone (uninterruptible I/O) before we give up on it."""
 MAX_OUTPUT_BYTES = 256 * 1024 * 1024
@@ -119,6 +121,8 @@ class Runner:
         self.wake_fd = wake_fd
         self.beat_at = -math.inf
         """When the next beat is due; kept between commands, so that many short ones do not beat each."""
+        self.away_s = 0.0
+        """How long this process did not run while it watched (a machine that was suspended). Counts for no limit."""
         if wake_fd is not None:
             os.set_blocking(wake_fd, False)
 
@@ -170,6 +174,7 @@ class _Run:
         # Where the jail is a subreaper only, and is killed, its orphans become our children: those that are new.
         self._children = _children() if command.jail and not runner.containment.namespaces else None
         self._started_s = self._clock.monotonic()
+        self._away_s = runner.away_s
         self._process = self._spawn(stack)
         try:
             self._pidfd = os.pidfd_open(self._process.pid)
@@ -221,8 +226,11 @@ class _Run:
             poller.register(wake_fd, select.POLLIN)
         look_s = FIRST_LOOK_S
         look_at = self._started_s + look_s
+        awaited = math.inf
         while not self._given_up:
             now = self._clock.monotonic()
+            if now - awaited > AWAY_S:
+                self._runner.away_s += now - awaited
             if now >= self._runner.beat_at:
                 self._beat(now)
             if now >= look_at:
@@ -236,7 +244,9 @@ class _Run:
                 self._deadline_s(),
                 self._stop.next_s if self._stop else math.inf,
             )
-            timeout_ms = math.ceil(max(0.0, until - self._clock.monotonic()) * 1000)
+            now = self._clock.monotonic()
+            awaited = max(until, now)
+            timeout_ms = math.ceil((awaited - now) * 1000)
             ready = dict(poller.poll(timeout_ms))
             if self._pidfd in ready:
                 self._gone = True
@@ -271,7 +281,8 @@ class _Run:
     def _deadline_s(self) -> float:
         if self._command.timeout_s is None or self._stop is not None:
             return math.inf
-        return self._started_s + self._command.timeout_s
+        away_s = self._runner.away_s - self._away_s
+        return self._started_s + self._command.timeout_s + away_s
 
     def _begin(self, reason: EndReason, why: str) -> None:
         self._stop = _Stop(reason, why, self._command.stop)

@@ -84,7 +84,7 @@ class AttemptRun:
         owned = self.owned
         self.folder = SessionFolder(self.layout.session(day(self.clock.wall()), owned.uid, owned.n))
         limit = owned.item.timeout_s or self.config.health.attempt_timeout_s
-        self.deadline = self.clock.monotonic() + limit
+        self.deadline = self.clock.monotonic() + limit - self.runner.away_s
         choices = owned.item.agents
         self.kind = choices[min(spent(owned.attempts), len(choices) - 1)] if choices else ""
 
@@ -321,7 +321,7 @@ class AttemptRun:
         return f"{self.owned.uid}.{self.owned.n}"
 
     def _left(self) -> float:
-        return max(0.0, self.deadline - self.clock.monotonic())
+        return max(0.0, self.deadline + self.runner.away_s - self.clock.monotonic())
 
     def _policy(self) -> Policy:
         """Write: what git needs for this branch. Hidden: the queue, control files, credentials of config.yaml."""

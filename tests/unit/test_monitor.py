@@ -10,6 +10,7 @@ from harness.monitor import (
     EXIT_CONFIG,
     FIRST_BACKOFF_S,
     HEALTHY_S,
+    LOOK_S,
     MAX_BACKOFF_S,
     Bury,
     Death,
@@ -205,6 +206,14 @@ def test_a_token_that_comes_back_is_new_because_something_moved() -> None:
     watch.unchanged_s("a", 1, 0.0)
     watch.unchanged_s("a", 2, 50.0)
     assert watch.unchanged_s("a", 1, 60.0) == 0.0
+
+
+def test_what_nobody_looked_at_was_not_silent() -> None:
+    """A suspended machine, or a coordinator that was stopped: at wake-up every heartbeat looks hours old."""
+    watch = HangWatch()
+    watch.unchanged_s("a", 1, 0.0)
+    assert watch.unchanged_s("a", 1, 8 * 3600.0) == LOOK_S
+    assert watch.unchanged_s("a", 1, 8 * 3600.0 + 2) == LOOK_S + 2
 
 
 def test_what_is_forgotten_begins_anew() -> None:

@@ -240,6 +240,35 @@ def test_a_jailed_command_is_refused_outside_the_main_thread(tmp_path: Path) -> 
     assert len(caught) == 1
 
 
+class SuspendedClock(SystemClock):
+    """Real, and once, while somebody waits, many hours later: as CLOCK_BOOTTIME after a suspend."""
+
+    __slots__ = ("slept_s",)
+
+    def __init__(self) -> None:
+        self.slept_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.slept_s
+
+
+def test_a_suspended_machine_uses_up_no_ones_time(tmp_path: Path) -> None:
+    """At wake-up every limit would be over: each running agent would be killed, and its attempt spent."""
+    clock = SuspendedClock()
+    beats = []
+
+    def beat() -> None:
+        beats.append(clock.monotonic())
+        if len(beats) == 3:
+            threading.Timer(0.02, lambda: setattr(clock, "slept_s", 8 * 3600.0)).start()
+
+    run = Runner(clock=clock, containment=Containment(), beat=beat, beat_s=0.1)
+    ended = run.run(sh("sleep 1; exit 3", tmp_path, timeout_s=60, stall_s=60))
+    assert clock.slept_s
+    assert (ended.reason, ended.exit_code) == (EndReason.EXITED, 3)
+    assert run.away_s > 7 * 3600
+
+
 # --- signs of life, with a clock that only moves when told ---------------------------------------------------------
 
 
@@ -274,6 +303,18 @@ def test_a_silent_command_that_computes_is_alive(clock: FakeClock) -> None:
         clock.advance(10)
         cpu[1] += 5
         assert not seen.stalled(0)
+
+
+def test_a_night_in_which_the_machine_was_suspended_is_no_silence(clock: FakeClock) -> None:
+    seen = activity(clock)
+    clock.advance(60)
+    assert not seen.stalled(0)
+    clock.advance(8 * 3600)
+    assert not seen.stalled(0)
+    clock.advance(39)
+    assert not seen.stalled(0)
+    clock.advance(1)
+    assert seen.stalled(0)
 
 
 def test_an_idle_event_loop_does_not_count_as_working(clock: FakeClock) -> None:
