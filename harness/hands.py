@@ -7,6 +7,7 @@ heartbeat token counts, timed by our own clock, and nothing of theirs is killed 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +45,12 @@ class LocalHands:
         busy = procs.cpu_seconds(procs.tree(owner.pid)) if silent > self.hang_s / 2 and owner.alive() else 0.0
         inactive = self.watch.unchanged_s(f"cpu:{path}", round(busy, 2), now)
         return silent > self.hang_s and inactive > self.hang_s / 2
+
+    def remember_only(self, running: Iterable[tuple[str, int]]) -> None:
+        """Forget what was seen of all other attempts (uid, n): most end without ever being suspected."""
+        paths = [f"queue/open/{uid}/{n}.claim" for uid, n in running]
+        for kind in ("beat:", "cpu:"):
+            self.watch.keep_only(kind, {kind + path for path in paths})
 
     def clear(self, uid: str, claim: Claim) -> bool:
         """Kill a hung owner (TERM, KILL) and everything that is left of its attempt. False: the owner lives on."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness.bell import Bell
 from harness.clock import Clock
@@ -38,7 +40,7 @@ class Hinting:
         if folder.is_dir():
             for path in folder.iterdir():
                 try:
-                    boosts[path.name] = max(0, min(9, int(path.read_text().strip() or "0")))
+                    boosts[path.name] = max(0, min(9, int(_head(path).strip() or b"0")))
                 except (ValueError, OSError):
                     continue
                 if path.name not in self.index.open and path.name not in self.index.waiting:
@@ -61,9 +63,12 @@ class Hinting:
             for band, path in places:
                 if uid not in ready or path != (keep or places[0][1]):
                     self.hints.drop(path)
-                elif wish is None:
+                elif wish is None or wish.band != band:
+                    # Where it is, not where it should be: `update` moves it.
                     self.has[uid] = Wish(band=band, chain=0)
                     self.hints.remember(uid, path)
+                    if wish is not None:
+                        continue
                     # Admission makes the hint and leaves the ring to `update`, which sees nothing new in it now.
                     self.unannounced += 1
         for uid in [u for u in self.has if u not in found]:
@@ -98,3 +103,12 @@ class Hinting:
             if not bell.ring():
                 break
         return new
+
+
+def _head(path: Path) -> bytes:
+    """The beginning of a file that a person made; a FIFO or a link there must not stop the loop."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 16)
+    finally:
+        os.close(fd)

@@ -116,7 +116,10 @@ class Mergers:
         report = self.report(name)
         if report is None or not report.unpublished:
             return False
-        return not report.next_try or self.clock.wall() >= parse_rfc3339(report.next_try)
+        try:
+            return not report.next_try or self.clock.wall() >= parse_rfc3339(report.next_try)
+        except ValueError:  # a report is no truth, and may hold anything
+            return True
 
     def report(self, name: str) -> ProjectReport | None:
         return reports.read(self.layout.project_status(name), ProjectReport)

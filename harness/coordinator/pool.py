@@ -98,15 +98,16 @@ class Pool:
                 continue
             slot.report = self._report(slot)
             attempts = slot.report.attempts if slot.report else 0
-            slot.death = Death(
-                lived_s=self.clock.monotonic() - slot.born, attempts=attempts, exit_code=seen.exit_code
-            )
-            told = slot.retiring and (seen.exit_code == 0 or seen.signal == signal.SIGTERM)
+            code = seen.exit_code
+            if slot.adopted and slot.report and slot.report.state == "stopped":
+                code = 0  # nobody but its parent is told how it ended; these were its last words
+            slot.death = Death(lived_s=self.clock.monotonic() - slot.born, attempts=attempts, exit_code=code)
+            told = slot.retiring and (code == 0 or seen.signal == signal.SIGTERM)
             if told:
                 slot.death = None
             slot.handle = None
             found.append(slot)
-            if seen.exit_code != 0 and not told:
+            if code != 0 and not told:
                 self.events.emit(
                     Event.WORKER_DIED,
                     agent=slot.name,

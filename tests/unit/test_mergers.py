@@ -1,0 +1,214 @@
+"""Which mergers are started, rung, adopted and stopped, and which crash loops are slowed down."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from harness import presence, reports, submitted
+from harness.atomicfs import FileLock
+from harness.bell import Bell
+from harness.clock import rfc3339
+from harness.coordinator.mergers import Mergers
+from harness.events import EventStream, read
+from harness.layout import Layout
+from harness.monitor import MAX_BACKOFF_S
+from harness.reports import ProjectReport
+from tests.launchers import FakeLauncher
+from tests.support import FakeClock
+
+APP = ("app",)
+ONE = {"app": frozenset({"x-1.1"})}
+SPAWNED = ("merger", "merger.app")
+
+
+@pytest.fixture
+def launcher() -> FakeLauncher:
+    return FakeLauncher()
+
+
+@pytest.fixture
+def mergers(layout: Layout, clock: FakeClock, launcher: FakeLauncher) -> Mergers:
+    return Mergers(layout, clock, launcher, EventStream(layout, clock, "coordinator"))  # type: ignore[arg-type]
+
+
+def report(layout: Layout, **fields: object) -> None:
+    record = ProjectReport.from_record({"v": 1, "project": "app", **fields})
+    reports.write(layout.project_status("app"), record)
+
+
+def died(layout: Layout) -> list[dict[str, object]]:
+    return [e for _, e in read(layout) if e["event"] == "merger_died"]
+
+
+def test_nothing_submitted_needs_no_merger(mergers: Mergers, launcher: FakeLauncher) -> None:
+    mergers.tend({}, APP)
+    assert launcher.spawned == []
+    assert not mergers.busy("app")
+    assert mergers.settled("app")
+
+
+def test_a_submitted_result_starts_the_merger_of_its_project_once(
+    mergers: Mergers, launcher: FakeLauncher
+) -> None:
+    mergers.tend(ONE, ("app", "web"))
+    mergers.tend(ONE, ("app", "web"))
+    assert launcher.spawned == [SPAWNED]
+    assert mergers.busy("app")
+    assert not mergers.settled("app")
+
+
+def test_a_living_merger_is_rung_for_what_is_new_only(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher
+) -> None:
+    mergers.tend(ONE, APP)
+    with Bell(layout.bell("merger.app")) as bell:
+        bell.open()
+        mergers.tend(ONE, APP)
+        assert bell.drain() == 0
+        mergers.tend({"app": frozenset({"x-1.1", "y-2.1"})}, APP)
+        assert bell.drain() == 1
+    assert submitted.all_of(layout, "app") == ["y-2"]
+
+
+def test_a_merger_of_another_coordinator_is_not_doubled(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher
+) -> None:
+    layout.merger_lock("app").parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(layout.merger_lock("app")) as lock:
+        assert lock.try_lock()
+        mergers.tend(ONE, APP)
+        assert launcher.spawned == []
+        assert mergers.busy("app")
+
+
+def test_a_merger_that_announced_itself_is_adopted_and_can_be_stopped(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher
+) -> None:
+    here = presence.announce(layout, "merger.app")
+    try:
+        mergers.adopt()
+        mergers.adopt()
+        assert launcher.adopted == ["merger.app"]
+        mergers.signal_all(signal.SIGTERM)
+        assert launcher.sent == [("merger.app", signal.SIGTERM)]
+    finally:
+        here.close()
+
+
+def test_a_merger_that_ends_well_is_started_again_for_the_next_result(
+    mergers: Mergers, launcher: FakeLauncher
+) -> None:
+    mergers.tend(ONE, APP)
+    launcher.end(mergers.known["app"].handle, exit_code=0)
+    mergers.reap()
+    mergers.tend({}, APP)
+    assert launcher.spawned == [SPAWNED]
+    mergers.tend(ONE, APP)
+    assert launcher.spawned == [SPAWNED] * 2
+
+
+def test_a_merger_that_dies_is_owed_a_successor_even_when_nothing_is_submitted_any_more(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher
+) -> None:
+    """Between a merge and its publishing only the hub knows that there is work."""
+    mergers.tend(ONE, APP)
+    launcher.end(mergers.known["app"].handle, by=signal.SIGKILL)
+    mergers.reap()
+    assert len(died(layout)) == 1
+    assert not mergers.settled("app")
+    mergers.tend({}, APP)
+    assert launcher.spawned == [SPAWNED] * 2
+
+
+def test_a_crash_loop_backs_off_and_a_long_life_forgives_it(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher, clock: FakeClock
+) -> None:
+    for _ in range(600):
+        mergers.tend(ONE, APP)
+        if mergers.known["app"].handle:
+            launcher.end(mergers.known["app"].handle, exit_code=1)
+        clock.advance(0.1)
+        mergers.reap()
+    assert 3 < len(launcher.spawned) < 12
+    assert mergers.quick_deaths("app") == len(launcher.spawned)
+    clock.advance(MAX_BACKOFF_S)
+    mergers.tend(ONE, APP)
+    clock.advance(MAX_BACKOFF_S)
+    launcher.end(mergers.known["app"].handle, exit_code=1)
+    mergers.reap()
+    assert mergers.quick_deaths("app") == 0
+    assert mergers.quick_deaths("nobody") == 0
+
+
+def test_a_merger_that_was_told_to_go_did_not_die(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher
+) -> None:
+    mergers.tend(ONE, APP)
+    mergers.signal_all(signal.SIGTERM)
+    launcher.end(mergers.known["app"].handle, by=signal.SIGTERM)
+    mergers.reap()
+    assert died(layout) == []
+
+
+def test_a_merger_that_cannot_be_started_is_tried_again_later(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher, clock: FakeClock
+) -> None:
+    launcher.broken = True
+    for _ in range(100):
+        mergers.tend(ONE, APP)
+        clock.advance(0.1)
+    failed = [e for _, e in read(layout) if e["event"] == "process_failed"]
+    assert 1 < len(failed) < 8
+    launcher.broken = False
+    clock.advance(MAX_BACKOFF_S)
+    mergers.tend(ONE, APP)
+    assert launcher.spawned == [SPAWNED]
+
+
+def test_a_merge_that_was_never_published_starts_a_merger_when_it_is_time(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher, clock: FakeClock
+) -> None:
+    report(layout, unpublished=2, next_try=rfc3339(clock.wall() + 60))
+    mergers.tend({}, APP)
+    assert launcher.spawned == []
+    clock.advance(60)
+    mergers.tend({}, APP)
+    assert launcher.spawned == [SPAWNED]
+
+
+@pytest.mark.parametrize("moment", ["", "soon", "2026-13-45"])
+def test_a_report_without_a_time_that_can_be_read_is_due(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher, moment: str
+) -> None:
+    report(layout, unpublished=1, next_try=moment)
+    mergers.tend({}, APP)
+    assert launcher.spawned == [SPAWNED]
+
+
+def test_what_a_hub_was_found_to_owe_is_paid_by_a_merger(mergers: Mergers, launcher: FakeLauncher) -> None:
+    mergers.owe("app")
+    assert not mergers.settled("app")
+    mergers.tend({}, APP)
+    assert launcher.spawned == [SPAWNED]
+
+
+def test_a_merger_is_settled_when_it_says_itself_that_it_is_idle(layout: Layout, mergers: Mergers) -> None:
+    mergers.tend(ONE, APP)
+    handle = mergers.known["app"].handle
+    assert handle
+    assert handle.process
+    report(layout, pid=1, state="idle")
+    assert not mergers.settled("app")  # its predecessor said so
+    report(layout, pid=handle.process.pid, state="publishing")
+    assert not mergers.settled("app")
+    report(layout, pid=handle.process.pid, state="idle")
+    assert mergers.settled("app")
+
+
+def test_mergers_that_are_closed_go_on(mergers: Mergers, launcher: FakeLauncher) -> None:
+    mergers.tend(ONE, APP)
+    assert mergers.fds() == []
+    mergers.close()
+    assert launcher.sent == []
