@@ -7,6 +7,7 @@ USR1: write the state and all stacks to the log. The watchdog ping is sent only 
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 import sys
 import time
@@ -25,7 +26,7 @@ from harness.coordinator.meter import Meter
 from harness.coordinator.pool import Pool, Slot
 from harness.coordinator.projects import Projects
 from harness.coordinator.telling import problems, slot_report
-from harness.errors import ConfigError
+from harness.errors import ConfigError, UnreadableRecordError
 from harness.events import EventStream
 from harness.hands import LocalHands
 from harness.layout import Layout
@@ -45,6 +46,8 @@ SWEEP_SHARE = 50
 REPORT_S = 1.0
 STOP_GRACE_S = 30.0
 """After a stop: how long workers may take to release their attempts before they are killed."""
+STARTING_S = 3600.0
+"""Files in queue/tmp/ of a process that starts are given so long."""
 LIVE = (Standing.READY, Standing.RUNNING, Standing.SUBMITTED)
 
 
@@ -86,6 +89,9 @@ class Coordinator:
     asked: int = 0
     """Stops that were acted on: 0, 1 drain, 2 stop."""
     merger_stop: float | None = None
+    was_idle: bool = False
+    """The end of --until-idle: nothing moved any more."""
+    timed_out: bool = False
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
@@ -196,7 +202,7 @@ class Coordinator:
             self._expire(report.item, report.attempt)
         # It may have claimed something that its last report does not tell yet.
         for uid in list(self.disk.hints.find(limit=8)):
-            self.index.look_at(uid)
+            self._touch(uid)
         for entry in list(self.index.of(Standing.RUNNING)):
             self._expire(entry.uid, entry.n)
 
@@ -234,6 +240,8 @@ class Coordinator:
         before = time.perf_counter()
         for entry in self.index.sweep():
             self._noticed(entry)
+        for entry in list(self.index.of(Standing.OVER)):
+            self._noticed(entry)  # whoever should have finished it did not come to it
         for entry in list(self.index.of(Standing.RUNNING)):
             self._expire(entry.uid, entry.n)
         self.hands.remember_only((e.uid, e.n) for e in self.index.of(Standing.RUNNING))
@@ -244,9 +252,16 @@ class Coordinator:
         self.projects.gone = tuple(sorted(gone))
         self.hinting.read_control(frozenset(self.projects.unusable) | gone)
         self.hinting.rebuild()
+        self._remind()
         self.sweep_s = max(SWEEP_S, SWEEP_SHARE * (time.perf_counter() - before))
         self.swept, self.swept_at = now, rfc3339(self.clock.wall())
         self.events.sync()
+
+    def _remind(self) -> None:
+        """A ring may be lost (whoever took it died, or may not claim): ring for hints that idle workers leave."""
+        idle = sum(slot.report is not None and slot.report.state == "idle" for slot in self.pool.alive())
+        for _ in range(min(idle, len(self.hinting.has))):
+            Bell(self.layout.bell("workers")).ring()
 
     def _touch(self, uid: str) -> None:
         known = self.index.open.get(uid)
@@ -284,7 +299,12 @@ class Coordinator:
         item = self.index.waiting.get(uid)
         if item is None:
             return
-        why = self.disk.run(promotion.promote(item))
+        try:
+            why = self.disk.run(promotion.promote(item))
+        except UnreadableRecordError as e:
+            self.index.note(uid, str(e))
+            self.index.why[uid] = promotion.Waiting(for_=(e.what,), blocked=True)
+            return
         if why is not None:
             self.index.why[uid] = why
             return
@@ -328,8 +348,19 @@ class Coordinator:
         """Private files of incarnations whose presence lock is free are garbage."""
         for name in self.disk.do_ls("queue/tmp") or ():
             owner = name.rsplit(".", 1)[0] if name.endswith(".ballast") else name.rsplit(".", 2)[0]
-            if owner != self.actor.identity.incarnation and not presence.present(self.layout, owner):
+            if "." not in owner:  # of a process that starts, before it has a presence (store.setup)
+                garbage = self._age_s(f"queue/tmp/{name}") > STARTING_S
+            else:
+                mine = owner == self.actor.identity.incarnation
+                garbage = not mine and not presence.present(self.layout, owner)
+            if garbage:
                 self.disk.do_unlink(f"queue/tmp/{name}")
+
+    def _age_s(self, path: str) -> float:
+        try:
+            return self.clock.wall() - os.lstat(self.layout.root / path).st_mtime
+        except OSError:
+            return 0.0
 
     # ---- ends ----------------------------------------------------------------------------------------------------------
 
@@ -338,11 +369,13 @@ class Coordinator:
         if self.asked:
             return 0 if self._all_gone() else None
         if self.timeout_s is not None and self.clock.monotonic() - self.started > self.timeout_s:
+            self.timed_out = True
             self.events.emit(Event.DRAIN_STARTED, reason="the time is over")
             self.signals.stops = 2
             self.until_idle = False
             return None
         if self.until_idle and self._idle():
+            self.was_idle = True
             self.signals.stops = max(self.signals.stops, 1)
             self._drain_signals()
             return None
@@ -366,7 +399,7 @@ class Coordinator:
         """Nothing can move any more without a person."""
         if self.intake.more or self.intake.pending or self.disk.do_ls("queue/incoming"):
             return False
-        if any(True for _ in self.index.of(*LIVE)):
+        if any(self._moves(entry) for entry in self.index.of(*LIVE)):
             return False
         for uid, item in self.index.waiting.items():
             why = self.index.why.get(uid)
@@ -376,10 +409,16 @@ class Coordinator:
                 return False
         return not self.projects.owing and all(map(self.mergers.settled, self.config.projects))
 
+    def _moves(self, entry: Entry) -> bool:
+        """Does it go on by itself? What waits for its project to be put back into config.yaml does not."""
+        return entry.standing is Standing.RUNNING or entry.item.project not in self.projects.gone
+
     def outcome(self) -> int:
-        """For --until-idle: 0 everything is done, 1 something needs a person."""
-        counts = self.index.counts()
-        return 1 if counts["parked"] or counts["waiting"] else 0
+        """For --until-idle: 0 everything is done, 1 something needs a person, 75 it was told to go before."""
+        left = any(entry.standing is not Standing.OVER for entry in self.index.open.values())
+        if not left and not self.index.waiting:
+            return 0
+        return 1 if self.was_idle else 75
 
     # ---- saying so -----------------------------------------------------------------------------------------------------
 
@@ -413,7 +452,7 @@ class Coordinator:
                     self.projects,
                     self.mergers,
                     self.config.projects,
-                    self.drops.problem,
+                    (self.drops.problem, *self.index.unreadable.values(), *self.intake.unreadable.values()),
                 )
             ),
         )

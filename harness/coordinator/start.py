@@ -45,7 +45,10 @@ def main(
     timeout_s: float | None = None,
 ) -> int:
     """The coordinator in the foreground. -> exit code: 0 told to go or all done, 1 something is parked (until_idle),
-    75 the time was over. Raises ConflictError when one runs already, ConfigError when the root cannot be used."""
+    75 the time was over, or it was told to go before all was done (until_idle).
+
+    Raises ConflictError when one runs already, ConfigError when the root cannot be used.
+    """
     clock = SystemClock()
     open_store(layout)
     with FileLock(layout.coordinator_lock) as lock:
@@ -84,7 +87,7 @@ def main(
             it.say()
             it.events.emit(Event.COORDINATOR_STOPPED, pid=os.getpid())
             it.events.sync()
-            if timeout_s is not None and it.clock.monotonic() - it.started > timeout_s:
+            if it.timed_out:
                 return 75
             return it.outcome() if until_idle else code
 

@@ -1,0 +1,36 @@
+"""`run --until-idle`: when it ends, and what its exit code says."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.daemons import daemon
+from tests.support import until
+
+
+def test_told_to_go_while_there_is_work_is_not_said_to_be_all_done(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        process = d.start(idle=True)
+        d.drop("slow", {"prompt": "sleep 9999"})
+        d.until_running("slow")
+        process.send_signal(signal.SIGTERM)
+        until(lambda: (r := d.coordinator()) and r.state == "draining", 20)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: process.poll() is not None, 40, what=d.tail())
+        assert process.returncode == 75
+
+
+def test_an_item_whose_project_is_gone_needs_a_person_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        (d.layout.control / "pause").touch()
+        process = d.start()
+        d.drop("a", {"prompt": "true", "commit": "none"})
+        d.until_state("a", "ready")
+        process.send_signal(signal.SIGTERM)
+        until(lambda: process.poll() is not None, 40, what=d.tail())
+        (d.layout.control / "pause").unlink()
+        d.config["projects"]["other"] = d.config["projects"].pop("app")
+        d.write_config()
+        assert d.run_until_idle() == 1
+        assert d.state("a") == "ready"
