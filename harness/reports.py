@@ -6,6 +6,7 @@ stale: who wants to know whether its owner lives asks the kernel (locks, pidfds)
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -119,12 +120,13 @@ def write(path: Path, report: Record) -> None:
         tmp.write_bytes(report.to_bytes())
         os.replace(tmp, path)
     except OSError:
-        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            tmp.unlink()
 
 
 def read(path: Path, kind: type[R]) -> R | None:
     """None when there is none, or it cannot be read."""
     try:
         return kind.from_record(json.loads(path.read_bytes()), path)
-    except (OSError, ValueError, StoreError):
+    except (OSError, ValueError, RecursionError, StoreError):
         return None
