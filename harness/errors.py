@@ -75,5 +75,11 @@ class StoreError(HarnessError):
     """
 
 
+class UnreadableRecordError(StoreError):
+    """One record of the store cannot be read: damaged, or written by another version. Its item is left alone and shown;
+    the others go on.
+    """
+
+
 class GitError(HarnessError):
     """A git command of ours failed in a way that we do not expect."""

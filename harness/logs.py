@@ -184,6 +184,13 @@ def configure(
     _setup = _Setup(process=process, level=level, stream=stream, file=CappedFile(file) if file else None)
 
 
+def silence(library: str) -> None:
+    """A library that logs by the standard library, and whose errors we see otherwise, prints nothing."""
+    import logging  # 1 MB that a process without such a library need not have
+
+    logging.getLogger(library).addHandler(logging.NullHandler())
+
+
 class Log:
     """A logger with ids bound once: ``Log(agent="agent-1").bind(uid=uid).info(Event.ITEM_CLAIMED, n=1)``.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
-from harness.errors import StoreError
+from harness.errors import UnreadableRecordError
 
 VERSION = 1
 
@@ -37,11 +37,13 @@ class Record:
 
     @classmethod
     def from_record(cls, data: object, where: object = None) -> Self:
-        """Raises StoreError for a wrong version or a missing field; ignores unknown keys."""
+        """Raises UnreadableRecordError for a wrong version or a missing field; ignores unknown keys."""
         if not isinstance(data, Mapping):
-            raise StoreError(f"{cls.what} is not a JSON object", where=where, remedy="run: harnessctl fsck")
+            raise UnreadableRecordError(
+                f"{cls.what} is not a JSON object", where=where, remedy="run: harnessctl fsck"
+            )
         if data.get("v") != VERSION:
-            raise StoreError(
+            raise UnreadableRecordError(
                 f"{cls.what} has version {data.get('v')!r}, this program knows {VERSION}",
                 where=where,
                 remedy="upgrade harness, or run: harnessctl fsck",
@@ -50,7 +52,7 @@ class Record:
         try:
             return cls(**{k: cls._field(k, v) for k, v in data.items() if k in known})
         except (TypeError, ValueError) as e:
-            raise StoreError(
+            raise UnreadableRecordError(
                 f"{cls.what} cannot be read: {e}", where=where, remedy="run: harnessctl fsck"
             ) from e
 

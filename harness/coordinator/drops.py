@@ -5,7 +5,6 @@ inotify loses events when its queue overflows, and sees nothing that another hos
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import deque
 from dataclasses import dataclass, field
@@ -17,10 +16,11 @@ from watchdog.observers.inotify import InotifyObserver
 
 from harness.bell import Bell
 from harness.layout import Layout
+from harness.logs import silence
 from harness.store.dropbox import DropBox
 
 # An event on the way while the observer stops is an error to watchdog, printed for want of a handler. It is none to us.
-logging.getLogger("watchdog").addHandler(logging.NullHandler())
+silence("watchdog")
 
 _WAKING = frozenset({"created", "closed", "moved"})
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from harness.clock import Clock, parse_rfc3339
+from harness.errors import UnreadableRecordError
 from harness.layout import Layout
 from harness.model import Item
 from harness.promote import Busy, Ready, chains
@@ -54,6 +55,16 @@ class Index:
     _waiting_for: dict[str, set[str]] = field(default_factory=dict)
     """uid or id -> uids in waiting/ that depend on it."""
 
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """uid -> which of its records is damaged. Such an item is left alone; the others go on."""
+
+    def note(self, uid: str, trouble: str) -> None:
+        """Remember what cannot be read, or that it can be read again."""
+        if trouble:
+            self.unreadable[uid] = trouble
+        else:
+            self.unreadable.pop(uid, None)
+
     # ---- looking ---------------------------------------------------------------------------------------------------
 
     def sweep(self) -> list[Entry]:
@@ -83,6 +94,7 @@ class Index:
         mtime = _mtime(f"{self.layout.queue}/open/{uid}")
         seen = self.disk.run(look(uid))
         known = self.open.get(uid)
+        self.note(uid, seen.trouble)
         if seen.standing is Standing.GONE or seen.item is None:
             self.version += self.open.pop(uid, None) is not None
             return None
@@ -122,7 +134,11 @@ class Index:
         return self.max_delay_s
 
     def add_waiting(self, uid: str) -> None:
-        item = self.disk.do_read(f"queue/waiting/{uid}/item.json", Item)
+        try:
+            item = self.disk.do_read(f"queue/waiting/{uid}/item.json", Item)
+        except UnreadableRecordError as e:
+            self.note(uid, str(e))
+            return
         if not isinstance(item, Item):
             return
         self.waiting[uid] = item

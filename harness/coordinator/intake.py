@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from harness.clock import Clock, day
 from harness.config import Config
+from harness.errors import UnreadableRecordError
 from harness.events import EventStream
 from harness.logs import Event
 from harness.store.admission import Admission, admit, take
@@ -50,6 +51,9 @@ class Intake:
     more: bool = False
     """The last pass took something: the next one may find more, and needs no reason to come."""
 
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Folder in incoming/ -> which of its records is damaged. Left alone; the others go on."""
+
     def run(self) -> list[tuple[str, str, str]]:
         """One pass over the drop box, or when that has nothing more, over incoming/.
 
@@ -74,7 +78,12 @@ class Intake:
         return admitted
 
     def _admission(self, home: str) -> Admission:
-        admission = self.disk.run(admit(self.actor, home, self.context(), day(self.clock.wall())))
+        try:
+            admission = self.disk.run(admit(self.actor, home, self.context(), day(self.clock.wall())))
+        except UnreadableRecordError as e:
+            self.unreadable[home] = str(e)
+            return Admission(drop=home)
+        self.unreadable.pop(home, None)
         for uid, name, phase in admission.items:
             self.events.emit(Event.ITEM_ADMITTED, uid=uid, id=name, phase=phase, drop=admission.drop)
         if admission.rejected:

@@ -41,7 +41,7 @@ def problems(
     projects: Projects,
     mergers: Mergers,
     names: Iterable[str],
-    watch: str,
+    more: Iterable[str],
 ) -> Iterator[str]:
     """What is wrong and what to do about it, one line each. `names`: the projects of config.yaml."""
     for slot in slots:
@@ -61,5 +61,4 @@ def problems(
             yield f"{name}: {report.unpublished} merges not published: {report.reason}. {report.remedy}".strip()
     if (layout.control / "pause").exists():
         yield "paused, nothing new is claimed: harnessctl resume"
-    if watch:
-        yield watch
+    yield from (one for one in more if one)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.errors import UnreadableRecordError
 from harness.layout import fan
 from harness.model import (
     MAX_RELEASES,
@@ -49,6 +50,7 @@ class Standing(StrEnum):
     RUNNING = "running"  # n.claim without n.end: its owner, or the coordinator by expiry
     SUBMITTED = "submitted"  # n.end = done without a verdict: the merger
     PARKED = "parked"  # a person: grant, or an operator's claim
+    UNREADABLE = "unreadable"  # a person, with fsck and a backup: a record is damaged
     OVER = "over"  # a terminal cell: whoever sees it finishes it
 
 
@@ -87,6 +89,8 @@ class Look:
     attempts: tuple[Attempt, ...] = ()
     last: End | Verdict | None = None
     """The terminal cell, when OVER; otherwise the last end or verdict."""
+    trouble: str = ""
+    """What is UNREADABLE, where, and what to do."""
 
 
 def publish(
@@ -167,6 +171,14 @@ def parking_reason(item: Item, attempts: tuple[Attempt, ...]) -> str:
 
 
 def look(uid: str, folder: str | None = None) -> Step[Look]:
+    """What state an item in open/ is in; UNREADABLE when one of its records is damaged. See `_look`."""
+    try:
+        return (yield from _look(uid, folder))
+    except UnreadableRecordError as e:
+        return Look(uid=uid, n=0, standing=Standing.UNREADABLE, trouble=str(e))
+
+
+def _look(uid: str, folder: str | None) -> Step[Look]:
     """What state an item in open/ is in, by cells read by name (a listing only gives the highest number).
 
     Not a snapshot: what it says may be overtaken, and every act on it is a `publish` that then loses.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from harness.clock import Clock, parse_rfc3339
-from harness.errors import StoreError
+from harness.errors import StoreError, UnreadableRecordError
 from harness.layout import Layout
 from harness.model import Claim, Record
 from harness.store.hints import Hints
@@ -118,7 +118,12 @@ class Disk:
         try:
             op = next(step)
             while True:
-                op = step.send(do[op[0]](*op[1:]))
+                try:
+                    reply = do[op[0]](*op[1:])
+                except UnreadableRecordError as e:
+                    op = step.throw(e)  # `look` answers it; everywhere else it is passed on to our caller
+                else:
+                    op = step.send(reply)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
@@ -411,7 +416,9 @@ def _decode(raw: bytes, kind: type[Record], where: object) -> Any:
     try:
         data: Mapping[str, Any] = json.loads(raw)
     except (ValueError, RecursionError) as e:
-        raise StoreError(f"{kind.what} is torn: {e}", where=where, remedy="run: harnessctl fsck") from e
+        raise UnreadableRecordError(
+            f"{kind.what} is torn: {e}", where=where, remedy="run: harnessctl fsck"
+        ) from e
     return kind.from_record(data, where)
 
 

@@ -86,6 +86,8 @@ def hold(actor: Actor, uid: str, by: str, why: str) -> Step[Answer]:
         match seen.standing:
             case Standing.GONE:
                 return Answer(said=Said.UNKNOWN)
+            case Standing.UNREADABLE:
+                return Answer(said=Said.NOT_NOW, detail=seen.trouble)
             case Standing.OVER:
                 return _too_late(seen)
             case Standing.SUBMITTED:
@@ -129,6 +131,8 @@ def cancel(actor: Actor, uid: str, by: str, why: str, judge: Judge) -> Step[Answ
         match seen.standing:
             case Standing.GONE:
                 return Answer(said=Said.UNKNOWN)
+            case Standing.UNREADABLE:
+                return Answer(said=Said.NOT_NOW, detail=seen.trouble)
             case Standing.OVER:
                 if _cancelled(seen):
                     return Answer(said=Said.DONE, n=seen.n)
@@ -161,6 +165,8 @@ def retry(actor: Actor, uid: str, by: str, why: str, extra: int = 1, mode: str =
     match seen.standing:
         case Standing.GONE:
             return Answer(said=Said.UNKNOWN)
+        case Standing.UNREADABLE:
+            return Answer(said=Said.NOT_NOW, detail=seen.trouble)
         case Standing.OVER:
             return _too_late(seen)
         case Standing.PARKED:

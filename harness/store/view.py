@@ -84,9 +84,11 @@ class View:
     def open_item(self, uid: str) -> Seen | None:
         """An item in open/; None when it is not there."""
         seen = self._disk.run(look(uid))
+        place = f"queue/open/{uid}"
+        if seen.standing is Standing.UNREADABLE:
+            return Seen(uid=uid, state=State.PARKED, place=place, reason=seen.trouble)
         if seen.standing is Standing.GONE or seen.item is None:
             return None
-        place = f"queue/open/{uid}"
         if seen.standing is Standing.OVER:
             return self._over(uid, place, seen.item)
         attempts = self._with_claims(place, seen.attempts)

@@ -138,6 +138,20 @@ def test_a_killed_coordinator_disturbs_no_running_attempt_and_the_next_one_adopt
         assert again.pid == report.pid
 
 
+def test_a_worker_that_can_carry_out_nothing_rests_instead_of_giving_everything_back(tmp_path: Path) -> None:
+    """It is always free, so it would take every item first, and twenty releases park an item."""
+    with daemon(tmp_path, workers=1) as d:
+        d.start()
+        d.drop("first", {"prompt": "true", "commit": "none"})
+        d.until_state("first", "done")
+        slots = d.layout.hub("app").with_suffix(".ours") / "slots"
+        (d.layout.worktree("app", "agent-1") / "README.md").write_text("has to be looked at")
+        with (slots / "agent-1.index.lock").open("w"):  # held open: nobody may remove it
+            d.drop("plan", [{"id": f"i{k}", "prompt": "true", "commit": "none"} for k in range(5)])
+            until(lambda: (r := d.report("agent-1")) and r.last_event.startswith("rests "), 60, what=d.tail())
+            assert [e["outcome"] for e in d.events("attempt_ended")] == ["done", "released", "released"]
+
+
 def test_work_goes_on_while_no_coordinator_lives(tmp_path: Path) -> None:
     with daemon(tmp_path, workers=1) as d:
         process = d.start()
@@ -230,6 +244,27 @@ def test_a_persons_own_commit_meanwhile_is_kept(tmp_path: Path) -> None:
         flag.touch()
         until(lambda: "a" in git(d.app, "ls-tree", "--name-only", "main").splitlines(), 60, what=d.tail())
         assert git(d.app, "show", "main:mine") == "mine"
+
+
+def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        (d.layout.control / "pause").touch()
+        d.start()
+        d.drop("torn", {"prompt": commit("a")})
+        d.drop("later", {"prompt": commit("b"), "depends_on": ["torn"]})
+        uid = d.until_state("torn", "ready").uid
+        (d.layout.queue / "open" / uid / "1.end").write_text('{"v": 1, "outc')
+        d.drop("good", {"prompt": commit("c")})
+        (d.layout.control / "pause").unlink()
+
+        def told() -> bool:
+            report = d.coordinator()
+            return report is not None and any(uid in p and "fsck" in p for p in report.problems)
+
+        until(told, 20, what=d.tail())
+        until(lambda: len(d.merges()) == 1, 40, what=d.tail())
+        assert d.state("later") == "waiting"
+        assert not d.events("worker_died")
 
 
 def test_pause_keeps_everybody_from_claiming_until_it_is_removed(tmp_path: Path) -> None:
