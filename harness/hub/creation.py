@@ -101,13 +101,14 @@ def _assemble(
     territory = (path, layout.worktree(project.name, "x").parent, layout.kept)
 
     def unlock(file: Path) -> bool:
-        if path not in file.parents or file.suffix != ".lock":
+        # The shelf too: git locks the slots' indexes, which are kept there.
+        if file.suffix != ".lock" or not {path, shelf / "slots"} & set(file.parents):
             return False
         with lock.held():
             if not stale(file, territory):
                 return not file.exists()  # gone by itself: the same call may work now
             file.unlink(missing_ok=True)
-        emit(Event.STALE_LOCK_REMOVED, project=project.name, file=str(file.relative_to(path)))
+        emit(Event.STALE_LOCK_REMOVED, project=project.name, file=os.path.relpath(file, path))
         return True
 
     extra = {} if durable else {"core.fsync": "none"}

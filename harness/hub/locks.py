@@ -1,6 +1,6 @@
 """Locks: ours around a hub, and the `*.lock` files that a killed git leaves in it.
 
-Alone here lock files of git are removed: only inside the hub, only while our lock is held, only after proof that no
+Alone here lock files of git are removed: only inside the hub and its shelf, only while our lock is held, only after proof that no
 living process can own them (PROTOCOL, section 7, rule 8). In a person's repository never.
 """
 

@@ -47,6 +47,7 @@ def prepare(repo: Repo, slot: str, uid: str, n: int, base: str) -> Worktree:
     reused = tree is not None
     if tree is None:
         tree = _add(repo, place, uid=uid, n=n, base=base)
+    _unlock_branches(repo, uid)
     _free_branch(repo, uid, n)
     branch = f"harness/{uid}/{n}"
     repo.change_refs([f"update refs/heads/{branch} {base}"])
@@ -167,6 +168,12 @@ def _add(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> Tree:
     tree.index.unlink(missing_ok=True)
     repo.git("read-tree", "-m", "-u", base, tree=tree)
     return tree
+
+
+def _unlock_branches(repo: Repo, uid: str) -> None:
+    """A git of an earlier attempt that was killed left its branch locked. Nobody would stumble over that: it stays for ever."""
+    for lock in sorted((repo.path / BRANCHES / uid).rglob("*.lock")):
+        repo.git.unlock(lock)
 
 
 def _free_branch(repo: Repo, uid: str, n: int) -> None:

@@ -55,6 +55,8 @@ class Result:
     not_before: float | None = None
     """Wall clock."""
     salvage: bool = True
+    ours: bool = False
+    """Our own side could not carry it out: this worker, its worktree, the hub. Says nothing about the item."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -348,7 +350,10 @@ class AttemptRun:
 
     def _given_back(self, reason: str) -> Result:
         return Result(
-            outcome=Outcome.RELEASED, reason=reason, not_before=self.clock.wall() + INFRASTRUCTURE_WAIT_S
+            outcome=Outcome.RELEASED,
+            reason=reason,
+            not_before=self.clock.wall() + INFRASTRUCTURE_WAIT_S,
+            ours=True,
         )
 
     def _say(self, event: Event, **fields: Any) -> None:

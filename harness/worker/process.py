@@ -47,6 +47,7 @@ ALONE_S = 2.0
 ALONE_NAMES = 64
 PAUSED_S = 5.0
 """Longest time between two looks of a worker that may not claim: nobody rings when it may again."""
+REST_MAX_S = 60.0
 REPORT_S = 1.0
 
 
@@ -72,6 +73,8 @@ class Worker:
     report: AgentReport = field(init=False)
     hubs: dict[str, Hub] = field(default_factory=dict)
     started: float = 0.0
+    troubles: int = 0
+    """Attempts in a row that our own side could not carry out."""
 
     def __post_init__(self) -> None:
         me = self.actor.identity
@@ -109,7 +112,26 @@ class Worker:
                     self._idle(bell)
                 else:
                     self._carry_out(owned)
+                    self._rest()
         return 0
+
+    def _rest(self) -> None:
+        """After attempts that our own side failed, one after the other: otherwise a worker with a broken worktree
+        takes every item first, because it is always free, and gives each back until all are parked."""
+        if self.troubles < 2:
+            return
+        seconds = min(2.0**self.troubles, REST_MAX_S)
+        self.say(
+            state="paused", last_event=f"rests {seconds:.0f} s: {self.troubles} attempts given back in a row"
+        )
+        until = self.clock.monotonic() + seconds
+        while not (self.signals.stops or self.signals.reload):
+            left = until - self.clock.monotonic()
+            if left <= 0:
+                return
+            select.select([self.signals.wake_fd], [], [], left)
+            self.signals.drain()
+        self.troubles = 0  # a new configuration may be the remedy
 
     def _idle(self, bell: Bell) -> None:
         if self.signals.stops or self.signals.reload:
@@ -194,7 +216,10 @@ class Worker:
             except Broken as e:
                 result = Result(outcome=Outcome.RELEASED, reason=str(e))
             except HarnessError as e:
-                result = Result(outcome=Outcome.RELEASED, reason=e.what, not_before=self.clock.wall() + 30.0)
+                result = Result(
+                    outcome=Outcome.RELEASED, reason=e.what, not_before=self.clock.wall() + 30.0, ours=True
+                )
+            self.troubles = self.troubles + 1 if result.ours else 0
             if self.containment.kind is Kind.MARKS and run and run.worktree:
                 # Without a cgroup or namespace something may have escaped its marks: look where it worked.
                 self.containment.kill(f"{owned.uid}.{owned.n}", [run.worktree.path])

@@ -318,6 +318,25 @@ def test_lock_files_of_a_killed_agent_do_not_stop_the_next(at: Desk, hub: Hub) -
     assert len(at.emitted(Event.STALE_LOCK_REMOVED)) == 2
 
 
+def test_the_lock_of_our_own_index_that_a_killed_git_left_is_removed(at: Desk, hub: Hub) -> None:
+    """It lies beside the hub, not in it: the slot could never be prepared again."""
+    lock = hub.path.with_suffix(".ours") / "slots" / "agent-1.index.lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.touch()
+    hub.prepare("agent-1", "x-1", 1, hub.target())
+    assert [e["file"] for e in at.emitted(Event.STALE_LOCK_REMOVED)] == [
+        "../app.ours/slots/agent-1.index.lock"
+    ]
+
+
+def test_the_lock_of_a_killed_attempts_branch_is_removed_by_the_next_attempt(at: Desk, hub: Hub) -> None:
+    hub.prepare("agent-1", "x-1", 1, hub.target())
+    lock = hub.path / "refs/heads/harness/x-1/1.lock"
+    lock.touch()
+    hub.prepare("agent-2", "x-1", 2, hub.target())
+    assert not lock.exists()
+
+
 def test_a_branch_planted_in_the_place_of_ours_is_saved_and_replaced(hub: Hub) -> None:
     tree = hub.prepare("agent-1", "x-1", 1, hub.target())
     sha = work(hub, tree)
