@@ -53,7 +53,7 @@ def cancel(desk: Desk, name: str, why: str = "") -> Acted:
         return lane.judge(desk.actor, project, uid, n, cancel_by=cancel_by, why=why)
 
     answer = desk.disk.run(operators.cancel(desk.actor, seen.uid, desk.by, why, judge))
-    _check(seen, answer, "cancel")
+    _check(desk, seen, answer, "cancel")
     desk.disk.run(finish(desk.actor, seen.uid, desk.today()))
     desk.emit(Event.ITEM_CANCELLED, uid=seen.uid, id=seen.id, n=answer.n or None, why=why or None)
     desk.ring()
@@ -78,7 +78,7 @@ def park(desk: Desk, name: str, why: str = "") -> Acted:
         )
     _refuse_over(seen, "park")
     answer = desk.disk.run(operators.hold(desk.actor, seen.uid, desk.by, why))
-    _check(seen, answer, "park")
+    _check(desk, seen, answer, "park")
     desk.emit(Event.ITEM_HELD, uid=seen.uid, id=seen.id, n=answer.n, why=why or None)
     desk.ring()
     return _acted(desk, seen, "park", answer)
@@ -110,7 +110,7 @@ def retry(
         )
     _refuse_over(seen, "retry")
     answer = desk.disk.run(operators.retry(desk.actor, seen.uid, desk.by, why, extra, mode))
-    _check(seen, answer, "retry")
+    _check(desk, seen, answer, "retry")
     if seen.item and seen.place.startswith("queue/waiting/"):
         desk.disk.run(promote(seen.item))
     desk.emit(Event.ITEM_RETRIED, uid=seen.uid, id=seen.id, n=answer.n or None, extra=extra, why=why or None)
@@ -122,6 +122,8 @@ def boost(desk: Desk, name: str, priority: int | str = 0) -> Acted:
     """Ask for another priority (0 first, 9 last). The coordinator orders by it; a running attempt is not concerned."""
     band = priority_of(priority)
     seen = desk.view.find(name)
+    if seen.state is State.INCOMING:
+        raise _not_yet(seen)
     _refuse_over(seen, "boost")
     _wish(desk, seen.uid, band)
     desk.emit(Event.ITEM_BOOSTED, uid=seen.uid, id=seen.id, priority=band)
@@ -179,12 +181,18 @@ def _refuse_over(seen: Seen, act: str) -> None:
     raise ConflictError(fact, where=seen.id, remedy=remedy)
 
 
-def _check(seen: Seen, answer: Answer, act: str) -> None:
+def _check(desk: Desk, seen: Seen, answer: Answer, act: str) -> None:
     """The answer of the protocol, when it is no: as an error that says what is true and what to do."""
     match answer.said:
         case Said.DONE:
             return
         case Said.UNKNOWN:
+            # Mostly it was finished and archived while we looked: then that is what is true.
+            now = desk.view.item(seen.uid)
+            if act == "cancel" and now is not None and now.state is State.CANCELLED:
+                return
+            if now is not None:
+                _refuse_over(now, act)
             raise NotFoundError(
                 "it is not there any more", where=seen.id, remedy="list: harnessctl items --all"
             )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from harness.control import acts
+from harness.control.desk import Desk
+from harness.errors import ConflictError
 from harness.events import read
 from harness.model import Outcome
 from harness.store.cells import Standing
+from harness.store.view import Seen
 from tests.cli import ctl
 from tests.stores import World
 
@@ -238,3 +242,29 @@ def test_drain_and_stop_without_a_coordinator_are_a_conflict_and_leave_no_wish(w
         assert said.code == 4
         assert "harnessctl reap" in said.err
     assert list(world.layout.control.iterdir()) == []
+
+
+def test_cancel_of_what_is_finished_at_this_moment_says_what_became_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found ready, archived before the act: "there is no such item" would be wrong."""
+    uid = world.add(id="a")
+    with Desk(world.layout) as desk:
+        find = desk.view.find
+
+        def slow(name: str) -> Seen:
+            found = find(name)
+            world.attempt(uid, Outcome.DONE)
+            world.finish(uid)
+            return found
+
+        monkeypatch.setattr(desk.view, "find", slow)
+        with pytest.raises(ConflictError, match="it is done already"):
+            acts.cancel(desk, "a")
+
+
+def test_boost_of_what_is_not_admitted_yet_is_to_be_tried_again(world: World) -> None:
+    """The coordinator would take the wish for one of an item that is over, and remove it."""
+    world.drop("a.json")
+    (home,) = world.take()
+    assert ctl(world.layout.root, "boost", home).code == 75
