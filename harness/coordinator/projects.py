@@ -1,14 +1,19 @@
 """Which projects can be worked on: their hubs are opened (and made) before anything is claimed for them.
 
 A project that cannot be used gets no hints, so that its items lose no attempts, and is tried again now and then.
+The first fetch from a URL may take long, or for ever: it runs in a thread, and the loop goes on.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from harness.bell import Bell
 from harness.clock import Clock
-from harness.config import Config, Durability, Publish
+from harness.config import URL, Config, Durability, Publish
 from harness.containment import Containment
 from harness.errors import HarnessError
 from harness.events import EventStream
@@ -28,37 +33,66 @@ class Projects:
     """name -> why, and what to do."""
     gone: tuple[str, ...] = ()
     """Projects of items that config.yaml does not name any more."""
+    making: set[str] = field(default_factory=set)
+    """Projects whose hub is fetched for the first time, by a thread."""
     checked: float = float("-inf")
     owing: set[str] = field(default_factory=set)
     """Projects whose hubs were found to hold merges that are not published: news for the mergers."""
+    _made: deque[tuple[str, str]] = field(default_factory=deque)
+    """(name, why not) of what threads have done since the last look."""
 
     def check(self, config: Config) -> None:
         """Open every hub."""
-        self.unusable = {}
-        self._open(config, tuple(config.projects))
+        self.unusable = {name: why for name, why in self.unusable.items() if name in self.making}
+        self._open_all(config, config.projects)
 
     def check_again(self, config: Config) -> None:
-        """Try the unusable ones again, no more often than every AGAIN_S."""
+        """Hear of the hubs that were made; try the unusable ones again, no more often than every AGAIN_S."""
+        while self._made:
+            name, why = self._made.popleft()
+            self.making.discard(name)
+            self._note(name, why)
         if self.unusable and self.clock.monotonic() - self.checked > AGAIN_S:
-            self._open(config, tuple(n for n in self.unusable if n in config.projects))
+            self._open_all(config, [name for name in self.unusable if name in config.projects])
 
-    def _open(self, config: Config, names: tuple[str, ...]) -> None:
+    def _open_all(self, config: Config, names: Iterable[str]) -> None:
         self.checked = self.clock.monotonic()
-        runner = Runner(clock=self.clock, containment=Containment())
-        durable = config.durability is Durability.POWER
         for name in names:
-            try:
-                hub = Hub.open(
-                    self.layout,
-                    config.projects[name],
-                    runner=runner,
-                    clock=self.clock,
-                    durable=durable,
-                    emit=self.events.emit,
-                )
-                if config.projects[name].merge.publish is Publish.PUSH and hub.unpublished():
-                    self.owing.add(name)
-            except HarnessError as e:
-                self.unusable[name] = str(e)
+            if name in self.making:
+                continue
+            if URL.match(config.projects[name].path) and not self.layout.hub(name).exists():
+                self.making.add(name)
+                self.unusable[name] = f"its first fetch from {config.projects[name].path} has not ended"
+                threading.Thread(target=self._make, args=(config, name), daemon=True).start()
             else:
-                self.unusable.pop(name, None)
+                self._note(name, self._open(config, name, self.events))
+
+    def _make(self, config: Config, name: str) -> None:
+        """In a thread of its own: touches nothing of ours but the deque and the bell."""
+        why = self._open(config, name, EventStream(self.layout, self.clock, "coordinator"))
+        self._made.append((name, why))
+        Bell(self.layout.bell("coordinator")).ring()
+
+    def _note(self, name: str, why: str) -> None:
+        if why:
+            self.unusable[name] = why
+        else:
+            self.unusable.pop(name, None)
+
+    def _open(self, config: Config, name: str, events: EventStream) -> str:
+        """-> why it cannot be used, or ""."""
+        project = config.projects[name]
+        try:
+            hub = Hub.open(
+                self.layout,
+                project,
+                runner=Runner(clock=self.clock, containment=Containment()),
+                clock=self.clock,
+                durable=config.durability is Durability.POWER,
+                emit=events.emit,
+            )
+            if project.merge.publish is Publish.PUSH and hub.unpublished():
+                self.owing.add(name)
+        except (HarnessError, OSError) as e:
+            return str(e)
+        return ""

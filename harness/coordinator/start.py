@@ -71,7 +71,11 @@ def main(
                 Event.COORDINATOR_STARTED, pid=os.getpid(), workers=it.target(), root=str(layout.root)
             )
             it.projects.check(config)
-            if config.projects and len(it.projects.unusable) == len(config.projects):
+            if (
+                config.projects
+                and len(it.projects.unusable) == len(config.projects)
+                and not it.projects.making
+            ):
                 raise ConfigError(
                     "no project can be used", where=layout.config, problems=it.projects.unusable.values()
                 )
