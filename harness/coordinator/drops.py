@@ -9,20 +9,51 @@ import os
 from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers.inotify import InotifyObserver
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.inotify import InotifyFullEmitter, InotifyObserver
+from watchdog.observers.inotify_c import InotifyConstants
 
 from harness.bell import Bell
 from harness.layout import Layout
-from harness.logs import silence
 from harness.store.dropbox import DropBox
 
-# An event on the way while the observer stops is an error to watchdog, printed for want of a handler. It is none to us.
-silence("watchdog")
+if TYPE_CHECKING:
+    from watchdog.observers.inotify_c import Mask
 
-_WAKING = frozenset({"created", "closed", "moved"})
+_WAKING: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    DirCreatedEvent,
+    FileClosedEvent,
+    FileMovedEvent,
+    DirMovedEvent,
+]
+
+
+class _Emitter(InotifyFullEmitter):
+    """Asks the kernel for what wakes us and for nothing else, above all not for IN_MOVED_FROM: watchdog holds such an
+    event, and everything behind it, back for half a second in case its other half follows. Each of our own takes is one.
+    """
+
+    def get_event_mask_from_filter(self) -> Mask:
+        kernel = InotifyConstants
+        mask = kernel.IN_CREATE | kernel.IN_CLOSE_WRITE | kernel.IN_MOVED_TO | kernel.IN_DELETE_SELF
+        return cast("Mask", mask)
+
+
+class _Observer(InotifyObserver):
+    def __init__(self) -> None:
+        super().__init__()
+        self._emitter_class = _Emitter
 
 
 class _Handler(FileSystemEventHandler):
@@ -34,14 +65,12 @@ class _Handler(FileSystemEventHandler):
         self._queue = queue
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type not in _WAKING:
-            return
-        if event.event_type == "moved":
-            folder, name = os.path.split(os.fsdecode(event.dest_path or ""))
-            if folder == self._queue:
+        folder, name = os.path.split(os.fsdecode(event.dest_path or event.src_path))
+        if folder == self._queue:
+            if name[:1] == ".":
+                return  # a program writes there what it is about to rename
+            if event.event_type == "moved":
                 self._arrived.append(name)
-            elif not name:
-                return  # moved out: our own take
         self._bell.ring()
 
 
@@ -57,12 +86,12 @@ class DropWatch:
     _observer: InotifyObserver | None = None
 
     def __enter__(self) -> Self:
-        observer = InotifyObserver(generate_full_events=True)
+        observer = _Observer()
         queue = str(self.layout.queue)
         handler = _Handler(self._arrived, Bell(self.bell.path), queue)
         try:
-            observer.schedule(handler, queue, recursive=False)
-            observer.schedule(handler, str(self.layout.control), recursive=False)
+            for folder in (queue, str(self.layout.control)):
+                observer.schedule(handler, folder, recursive=False, event_filter=_WAKING)
             observer.start()
         except OSError as e:
             self.problem = (
