@@ -61,15 +61,20 @@ class LocalHands:
             for number in (signal.SIGCONT, signal.SIGKILL):
                 procs.signal(owner, number)
             if not owner.wait(KILL_WAIT_S):
+                # It waits for a disk. To be suspected anew only after another silence: each look waits for it here.
+                self._forget(uid, claim.n)
                 return False
         mark = f"{uid}.{claim.n}"
         survivors = self.containment.kill(mark, self._worktrees(claim.owner.name))
         self.containment.release(mark)
         if survivors:
             self.killed.append((mark, survivors))
-        self.watch.forget(f"beat:queue/open/{uid}/{claim.n}.claim")
-        self.watch.forget(f"cpu:queue/open/{uid}/{claim.n}.claim")
+        self._forget(uid, claim.n)
         return True
+
+    def _forget(self, uid: str, n: int) -> None:
+        for kind in ("beat:", "cpu:"):
+            self.watch.forget(f"{kind}queue/open/{uid}/{n}.claim")
 
     def interrupt(self, uid: str, n: int) -> None:
         """The attempt is decided: its owner looks at its end at once (SIGUSR1) instead of at its next beat."""

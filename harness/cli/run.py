@@ -12,7 +12,9 @@ from harness.cli.verb import Invocation, invoked, verb
     "--workers", type=click.IntRange(0, 1000), default=None, metavar="N", help="Instead of config.yaml."
 )
 @click.option(
-    "--until-idle", is_flag=True, help="End when nothing is left to do: 0 all done, 1 something is parked."
+    "--until-idle",
+    is_flag=True,
+    help="End when nothing is left to do: 0 all done, 1 something is parked, 75 it was ended before.",
 )
 @click.option(
     "--timeout",

@@ -258,3 +258,21 @@ def test_real_survivors_are_found_by_their_mark(layout: Layout, clock: FakeClock
         assert hands.clear(mark.removesuffix(".1"), claim(NOBODY))
         assert process.wait(10) == -signal.SIGKILL
     assert hands.killed == [(mark, 1)]
+
+
+def test_an_owner_that_no_signal_ends_is_not_waited_for_in_every_sweep(
+    hands: LocalHands, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for a disk; meanwhile the coordinator has others to look after."""
+    monkeypatch.setattr(ProcessId, "wait", lambda self, timeout_s: False)
+    monkeypatch.setattr(procs, "signal", lambda who, number: True)
+    monkeypatch.setattr(procs, "cpu_seconds", lambda pids: 1.0)
+    owned = claim(procs.self_id())
+    token = (1, 1)
+    suspected = 0
+    for _ in range(400):
+        clock.advance(2)
+        if hands.suspects(owned, PATH, token):
+            suspected += 1
+            assert not hands.clear("x-1", owned)
+    assert 1 <= suspected <= 8
