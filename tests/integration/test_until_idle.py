@@ -21,6 +21,13 @@ def test_told_to_go_while_there_is_work_is_not_said_to_be_all_done(tmp_path: Pat
         assert process.returncode == 75
 
 
+def test_what_a_killed_take_left_behind_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """An empty incoming/<U> is kept for an hour, in case that its taker lives."""
+    with daemon(tmp_path, workers=1) as d:
+        (d.layout.queue / "incoming" / "a-abcdefghij").mkdir()
+        assert d.run_until_idle() == 0
+
+
 def test_an_item_whose_project_is_gone_needs_a_person_and_keeps_nobody_waiting(tmp_path: Path) -> None:
     with daemon(tmp_path, workers=1) as d:
         (d.layout.control / "pause").touch()
