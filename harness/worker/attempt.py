@@ -6,6 +6,7 @@ runner, whose beat may break it off at any moment (`Broken`): decided by another
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -39,6 +40,10 @@ _OURS_TO_BLAME = re.compile(
 """What git says when the machine is at fault, not the contents of a worktree."""
 INFRASTRUCTURE_WAIT_S = 30.0
 """An attempt that our own side could not carry out is given back, and tried again no sooner."""
+
+
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+"""What this machine lacks now is no fault of the item: its attempt is given back. Every other error ends the process."""
 
 
 class Broken(Exception):
@@ -108,6 +113,11 @@ class AttemptRun:
         except HarnessError as e:
             self._check()
             return self._given_back(f"{e.what}" + (f" ({e.where})" if e.where else ""))
+        except OSError as e:
+            if e.errno not in PASSING:
+                raise
+            self._check()
+            return self._given_back(f"{e.strerror}" + (f" ({e.filename})" if e.filename else ""))
 
     def rescue(self) -> None:
         """Salvage whatever the worktree holds that is in no commit of ours; whatever happens, nothing is destroyed."""

@@ -11,7 +11,7 @@ import os
 import random
 import select
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -284,7 +284,7 @@ class Worker:
         self.rescuing = True
         try:
             run.rescue()
-        except HarnessError as e:
+        except (HarnessError, OSError) as e:
             self.events.emit(
                 Event.PROCESS_FAILED, what="salvage", reason=str(e), uid=run.owned.uid, n=run.owned.n
             )
@@ -334,7 +334,8 @@ class Worker:
         try:
             os.utime(self.heartbeat)
         except OSError:
-            self.heartbeat.touch()
+            with suppress(OSError):  # a full disk: the claim's own beat is the one that counts
+                self.heartbeat.touch()
         owned = self.owned
         if owned is None:
             return None
