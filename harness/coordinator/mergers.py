@@ -149,6 +149,8 @@ class Mergers:
         for known in self.known.values():
             if known.handle:
                 known.told = True
+                # One that is told to read config.yaml again ends, perhaps before it has looked at anything.
+                known.owes = known.owes or number == signal.SIGHUP
                 self.launcher.stop(known.handle, number)
 
     def close(self) -> None:

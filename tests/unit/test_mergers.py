@@ -152,6 +152,21 @@ def test_a_merger_that_was_told_to_go_did_not_die(
     assert died(layout) == []
 
 
+@pytest.mark.parametrize("how", [{"exit_code": 0}, {"by": signal.SIGHUP}], ids=["obeyed", "not ready for it"])
+def test_a_merger_that_is_to_read_the_configuration_again_gets_a_successor(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher, how: dict[str, int]
+) -> None:
+    """It may have ended before it looked at what it was started for: a merge that was never published."""
+    mergers.owe("app")
+    mergers.tend({}, APP)
+    mergers.signal_all(signal.SIGHUP)
+    launcher.end(mergers.known["app"].handle, **how)
+    mergers.reap()
+    mergers.tend({}, APP)
+    assert launcher.spawned == [SPAWNED] * 2
+    assert died(layout) == []
+
+
 def test_a_merger_that_cannot_be_started_is_tried_again_later(
     layout: Layout, mergers: Mergers, launcher: FakeLauncher, clock: FakeClock
 ) -> None:
