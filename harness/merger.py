@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import logs, reports, submitted
-from harness.atomicfs import FileLock
+from harness.atomicfs import FileLock, held
 from harness.bell import Bell
 from harness.clock import Clock, SystemClock, day, rfc3339
 from harness.config import Config, Durability, Project, Publish, load
@@ -239,7 +239,8 @@ class Merger:
                 returned=verdict.returned,
                 reason=verdict.why or None,
             )
-            if seen.standing is Standing.READY and seen.item:
+            # A coordinator decides when it may run again: its project may be paused, its files in use.
+            if seen.standing is Standing.READY and seen.item and not held(self.layout.coordinator_lock):
                 self.disk.do_hint(uid, seen.item.priority)
                 Bell(self.layout.bell("workers")).ring()
         if seen.standing is Standing.OVER:

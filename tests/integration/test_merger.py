@@ -144,3 +144,23 @@ def test_two_lines_that_contradict_each_other_are_said_to_need_a_person(tmp_path
         )
         assert git(d.app, "show", "main:README.md") == "theirs"
         go.touch()
+
+
+def test_a_returned_result_of_a_paused_project_does_not_run_again_before_it_goes_on(tmp_path: Path) -> None:
+    """The coordinator decides what may run; a hint of the merger's own would be taken before it looks."""
+    go = tmp_path / "go"
+    gates = [{"name": "here", "run": '[ "$HARNESS_SLOT" != merger ]'}]
+    with daemon(tmp_path, workers=1, project={"gates": gates, "merge": {"gates": ["here"]}}) as d:
+        d.start()
+        d.drop("a", {"prompt": f"while [ ! -e {go} ]; do sleep 0.05; done; {commit('a')}"})
+        d.until_running("a")
+        (d.layout.control / "pause.project.app").touch()
+        before = d.coordinator()
+        until(lambda: (r := d.coordinator()) and before and r.swept_at > before.swept_at, 20)
+        go.touch()
+        until(lambda: d.events("item_returned"), 40, what=d.tail())
+        before = d.coordinator()
+        until(lambda: (r := d.coordinator()) and before and r.swept_at > before.swept_at, 20)
+        assert d.state("a") == "ready"
+        assert len(d.items()["a"].attempts) == 1
+        assert len(d.events("item_claimed")) == 1
