@@ -18,8 +18,6 @@ while True:
     select.select([signals.wake_fd], [], [])
     signals.drain()
     print(signals.stops, signals.reload, signals.dump, flush=True)
-    if select.select([signals.wake_fd], [], [], 0)[0]:
-        print("not drained", flush=True)
 """
 
 
@@ -54,6 +52,21 @@ def test_a_storm_of_signals_neither_blocks_nor_kills() -> None:
         process.send_signal(signal.SIGTERM)
         while not line(process).startswith("1 "):
             assert process.poll() is None
+
+
+def test_a_pipe_that_was_drained_wakes_nobody() -> None:
+    code = """
+import os, select, signal
+from harness.signals import Signals
+signals = Signals()
+os.kill(os.getpid(), signal.SIGUSR1)
+looks = [bool(select.select([signals.wake_fd], [], [], 0)[0])]
+signals.drain()
+signals.drain()
+print(*looks, bool(select.select([signals.wake_fd], [], [], 0)[0]))
+"""
+    with python(code) as process:
+        assert line(process) == "True False"
 
 
 def test_the_pipe_is_not_inherited() -> None:

@@ -1,0 +1,382 @@
+"""One attempt, from its claim to what its end will say: real git, real agents (scripts), real gates; no daemon."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.clock import SystemClock
+from harness.config import load
+from harness.containment import Containment
+from harness.errors import GitError
+from harness.events import EventStream, read
+from harness.hub import BrokenCommitError, GitCommandError, GitInterrupted, Hub
+from harness.model import Outcome
+from harness.runner import Ended, EndReason, Runner
+from harness.sessionfolder import SessionFolder
+from harness.store.attempts import Claimed
+from harness.worker.attempt import AttemptRun, Broken, Result
+from tests.hubs import Desk, desk, git, person
+from tests.stores import World
+
+pytestmark = pytest.mark.timeout(120)
+SHELL = {"adapter": "command", "argv": ["sh", "{prompt_file}"], "exit_codes": {"75": "rate_limit"}}
+
+
+@dataclass
+class Bench:
+    """A root, a person's repository, and attempts on it, one after the other."""
+
+    world: World
+    at: Desk
+    why: list[str] = field(default_factory=list)
+    """Not empty: the attempt must not go on."""
+    stages: list[str] = field(default_factory=list)
+    beat: Callable[[], str | None] = lambda: None
+
+    def claim(self, prompt: str, **fields: Any) -> Claimed:
+        name = fields.pop("id", f"item-{len(self.stages)}")
+        return self.world.claim(self.world.add(id=name, prompt=prompt, **fields))
+
+    def attempt(self, owned: Claimed, slot: str = "agent-1") -> AttemptRun:
+        config = load(self.world.layout.config)
+        self.at.project = config.projects["app"]
+        return AttemptRun(
+            layout=self.world.layout,
+            config=config,
+            clock=SystemClock(),
+            runner=Runner(clock=SystemClock(), containment=Containment(), beat=self.beat, beat_s=0.05),
+            events=EventStream(self.world.layout, SystemClock(), slot),
+            slot=slot,
+            owned=owned,
+            project=config.projects["app"],
+            hub=self.at.open(),
+            environ=os.environ,
+            stage=lambda state, _: self.stages.append(state),
+            broken=lambda: self.why[0] if self.why else None,
+        )
+
+    def run(self, prompt: str, **fields: Any) -> Result:
+        return self.attempt(self.claim(prompt, **fields)).run()
+
+    def said(self, kind: str) -> list[dict[str, Any]]:
+        return [e for _, e in read(self.world.layout) if e["event"] == kind]
+
+    def show(self, sha: str | None, file: str) -> str:
+        assert sha
+        return git(self.world.layout.hub("app"), "show", f"{sha}:{file}")
+
+
+Configure = Callable[..., Bench]
+
+
+@pytest.fixture
+def configure(world: World, tmp_path: Path) -> Configure:
+    """A bench with these settings: `project` and anything at the top of config.yaml."""
+    upstream = person(tmp_path / "app")
+
+    def make(project: dict[str, Any] | None = None, **settings: Any) -> Bench:
+        config = {
+            "v": 1,
+            "durability": "process",
+            "projects": {"app": {"path": str(upstream), "agent": "claude", **(project or {})}},
+            "agents": {"claude": SHELL, "shell": SHELL},
+            "heal": {"rounds": 0},
+        } | settings
+        world.layout.config.write_text(json.dumps(config))
+        return Bench(world, desk(world.layout, upstream))
+
+    return make
+
+
+@pytest.fixture
+def b(configure: Configure) -> Bench:
+    return configure()
+
+
+def failure(result: Result) -> str:
+    assert result.outcome is Outcome.FAILED
+    assert result.sha is None
+    return result.reason
+
+
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_commit_of_the_agent_is_the_result_and_is_pinned(b: Bench) -> None:
+    result = b.run("echo x > new; git add -A; git commit -q -m work")
+    assert (result.outcome, result.salvage) == (Outcome.DONE, False)
+    assert b.show(result.sha, "new") == "x"
+    assert git(
+        b.world.layout.hub("app"), "for-each-ref", "--points-at", str(result.sha), "refs/harness/attempt"
+    )
+    assert b.stages == ["preparing", "running", "gates", "submitting"]
+
+
+def test_what_the_agent_left_uncommitted_is_committed_with_the_items_name(b: Bench) -> None:
+    result = b.run("echo x > new; rm a.txt", id="tidy", title="tidy up")
+    assert b.show(result.sha, "new") == "x"
+    assert git(b.world.layout.hub("app"), "log", "-1", "--format=%s", str(result.sha)) == "tidy: tidy up"
+
+
+def test_with_commit_by_agent_what_is_left_is_a_failure_that_names_it(configure: Configure) -> None:
+    b = configure({"commit_by": "agent"})
+    assert "untracked files: new" in failure(b.run("echo x > new"))
+
+
+@pytest.mark.parametrize(("commit", "outcome"), [("required", Outcome.FAILED), ("optional", Outcome.DONE)])
+def test_an_attempt_without_a_commit_is_done_only_when_none_is_required(
+    b: Bench, commit: str, outcome: Outcome
+) -> None:
+    result = b.run("true", commit=commit)
+    assert (result.outcome, result.sha) == (outcome, None)
+
+
+def test_an_item_without_commits_is_done_whatever_its_agent_left(b: Bench) -> None:
+    result = b.run("echo x > new", commit="none")
+    assert (result.outcome, result.sha) == (Outcome.DONE, None)
+
+
+def test_an_agent_that_fails_has_failed_however_much_it_committed(b: Bench) -> None:
+    assert "exit 3" in failure(b.run("echo x > new; git add -A; git commit -q -m work; exit 3"))
+
+
+def test_an_agent_that_is_not_configured_any_more_is_no_fault_of_the_item(b: Bench) -> None:
+    owned = b.claim("true")
+    config = json.loads(b.world.layout.config.read_text())
+    del config["agents"]["claude"]
+    config["projects"]["app"]["agent"] = "shell"
+    b.world.layout.config.write_text(json.dumps(config))
+    result = b.attempt(owned).run()
+    assert result.outcome is Outcome.RELEASED
+    assert "'claude' is no longer in config.yaml" in result.reason
+    assert b.stages == []
+
+
+def test_each_failed_attempt_tries_the_next_agent_of_the_list_and_stays_at_the_last(b: Bench) -> None:
+    uid = b.world.add(id="a", agent=["claude", "shell"], max_attempts=5)
+    kinds = []
+    for _ in range(3):
+        owned = b.world.claim(uid)
+        kinds.append(b.attempt(owned).kind)
+        b.world.end(owned, Outcome.FAILED)
+    assert kinds == ["claude", "shell", "shell"]
+
+
+def test_a_limit_gives_the_attempt_back_until_it_has_passed(b: Bench) -> None:
+    result = b.run("exit 75")
+    assert result.outcome is Outcome.RELEASED
+    assert result.not_before
+    assert result.not_before > SystemClock().wall()
+    assert not result.ours
+
+
+def test_an_attempt_has_a_time_limit(b: Bench) -> None:
+    assert "timed_out" in failure(b.run("sleep 100", timeout_s=0.3))
+
+
+# ---- gates and healing -----------------------------------------------------------------------------------------------
+
+GOOD = {"name": "good", "run": "grep -q good result || { echo 'say' 'good'; exit 1; }"}
+HEALS = 'if grep -q "say goo[d]" "$HARNESS_PROMPT_FILE"; then echo good > result; else echo bad > result; fi'
+
+
+def test_a_red_gate_goes_back_to_the_agent_with_its_output(configure: Configure) -> None:
+    b = configure({"gates": [GOOD]}, heal={"rounds": 2})
+    result = b.run(HEALS)
+    assert b.show(result.sha, "result") == "good"
+    assert [(e["round"], e["gates"]) for e in b.said("heal_started")] == [(1, ["good"])]
+    assert (
+        [e["gate"] for e in b.said("gate_failed")] == [e["gate"] for e in b.said("gate_passed")] == ["good"]
+    )
+
+
+def test_a_gate_that_stays_red_fails_the_attempt_with_its_last_words(configure: Configure) -> None:
+    b = configure({"gates": [GOOD]}, heal={"rounds": 1})
+    reason = failure(b.run("echo bad > result"))
+    assert "gate good: exit 1 (in round 2 of 2)" in reason
+    assert "say good" in reason
+    assert len(b.said("agent_started")) == 2
+
+
+def test_healing_ends_with_the_time_of_the_attempt(configure: Configure) -> None:
+    gate = {"name": "slow", "run": "sleep 2; false"}
+    b = configure({"gates": [gate]}, heal={"rounds": 50})
+    failure(b.run("echo x > result", timeout_s=1.0))
+    assert len(b.said("agent_started")) == 1
+
+
+def test_a_gate_that_is_not_required_is_reported_and_stops_nobody(configure: Configure) -> None:
+    b = configure({"gates": [{"name": "style", "run": "false", "required": False}]})
+    assert b.run("echo x > new").outcome is Outcome.DONE
+    assert [e["gate"] for e in b.said("gate_failed")] == ["style"]
+
+
+def test_protected_paths_may_be_changed_only_by_items_that_say_so(configure: Configure) -> None:
+    b = configure({"protected": ["a.txt"]})
+    assert "a.txt" in failure(b.run("echo x > a.txt"))
+    assert b.run("echo x > a.txt", protected=["a.txt"]).outcome is Outcome.DONE
+
+
+def test_a_result_that_a_gate_has_moved_was_not_judged(configure: Configure) -> None:
+    b = configure({"gates": [{"name": "evil", "run": "git commit -q --allow-empty -m evil"}]})
+    assert "the branch was moved while the gates ran" in failure(b.run("echo x > new"))
+
+
+def test_a_commit_that_can_never_be_merged_runs_no_gate(configure: Configure) -> None:
+    b = configure({"gates": [{"name": "never", "run": "false"}]})
+    reason = failure(b.run("git checkout -q --orphan other; git commit -q -m other"))
+    assert "does not contain" in reason
+    assert [e["gate"] for e in b.said("gate_failed")] == ["commit"]
+
+
+# ---- setup -----------------------------------------------------------------------------------------------------------
+
+
+def setups(b: Bench) -> list[bool]:
+    return [e["ok"] for e in b.said("setup_finished")]
+
+
+def test_setup_runs_for_a_new_worktree_and_again_only_when_an_input_changed(configure: Configure) -> None:
+    setup = {"run": "mkdir -p cache && echo done > cache/x", "inputs": ["a.txt", "missing"]}
+    b = configure({"setup": setup, "keep": ["cache"]})
+    for _ in range(2):
+        b.run("true", commit="none")
+        assert setups(b) == [True]
+    git(b.at.upstream, "switch", "-q", "main")
+    (b.at.upstream / "a.txt").write_text("changed\n")
+    git(b.at.upstream, "commit", "-q", "-a", "-m", "change")
+    b.run("true", commit="none")
+    assert setups(b) == [True, True]
+
+
+def test_a_setup_that_fails_fails_the_attempt_and_runs_again_in_the_next(configure: Configure) -> None:
+    b = configure({"setup": {"run": "echo starting; echo no network; exit 7"}})
+    assert failure(b.run("true")) == "setup failed (exit 7): no network"
+    assert failure(b.run("true")) == "setup failed (exit 7): no network"
+    assert b.said("agent_started") == []
+
+
+def test_a_setup_that_says_nothing_and_takes_too_long_is_ended(configure: Configure) -> None:
+    b = configure({"setup": {"run": "sleep 100", "timeout_s": 0.2}})
+    assert failure(b.run("true")) == "setup failed (timed_out): no output"
+
+
+# ---- stopped, broken, lost -------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_that_was_decided_by_another_goes_no_further(b: Bench) -> None:
+    owned = b.claim("sleep 100")
+
+    def beat() -> str | None:
+        if "running" in b.stages:
+            b.why.append("cancelled by me")
+            return b.why[0]
+        return None
+
+    b.beat = beat
+    with pytest.raises(Broken, match="cancelled by me"):
+        b.attempt(owned).run()
+
+
+def test_a_gate_that_was_stopped_says_nothing_about_the_result(configure: Configure) -> None:
+    b = configure({"gates": [{"name": "slow", "run": "sleep 100"}]})
+    b.beat = lambda: "the harness is stopping" if "gates" in b.stages and b.said("agent_finished") else None
+    result = b.run("echo x > new; git add -A; git commit -q -m work")
+    assert result.outcome is Outcome.RELEASED
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+def git_says(text: str) -> GitCommandError:
+    ended = Ended(reason=EndReason.EXITED, exit_code=128, stderr=text.encode(), duration_s=0.1)
+    return GitCommandError(("status",), ended, where=Path())
+
+
+def test_git_that_was_stopped_gives_the_attempt_back(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Ended(reason=EndReason.STOPPED, stop_reason="stopping", duration_s=0.1)
+    monkeypatch.setattr(Hub, "prepare", raising(GitInterrupted(("status",), ended, where=Path())))
+    result = b.run("true")
+    assert (result.outcome, result.reason) == (Outcome.RELEASED, "git was stopped")
+
+
+def test_a_hub_that_does_not_work_gives_the_attempt_back_for_a_while(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hub, "prepare", raising(GitError("no such hub", where="state/repos/app.git")))
+    result = b.run("true")
+    assert (result.outcome, result.ours) == (Outcome.RELEASED, True)
+    assert result.reason == "no such hub (state/repos/app.git)"
+    assert result.not_before
+    assert result.not_before > SystemClock().wall() + 10
+
+
+def test_an_agent_that_breaks_its_repository_has_failed(b: Bench) -> None:
+    script = 'rm "$(git rev-parse --git-dir)/HEAD"; exit 0'
+    assert "what was left cannot be read" in failure(b.run(script))
+
+
+def test_a_machine_that_fails_while_git_reads_the_result_costs_no_attempt(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Hub, "status", raising(git_says("error: unable to write file: No space left on device"))
+    )
+    result = b.run("echo x > new")
+    assert (result.outcome, result.ours) == (Outcome.RELEASED, True)
+
+
+def test_a_commit_that_lacks_objects_is_a_failure(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hub, "pin", raising(BrokenCommitError("cannot be read whole")))
+    assert failure(b.run("echo x > new")) == "the commit cannot be used: cannot be read whole"
+
+
+def test_a_disk_that_is_full_costs_no_attempt_and_a_bug_of_ours_is_not_hidden(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "session")
+    monkeypatch.setattr(SessionFolder, "make", raising(full))
+    result = b.run("true")
+    assert (result.outcome, result.reason) == (Outcome.RELEASED, "No space left on device (session)")
+    monkeypatch.setattr(SessionFolder, "make", raising(OSError(errno.EBADF, "Bad file descriptor")))
+    with pytest.raises(OSError, match="Bad file"):
+        b.run("true")
+
+
+def test_a_hub_that_the_agent_changed_is_restored_and_reported(b: Bench) -> None:
+    b.run('echo x > new; git config core.fsmonitor "touch trap"')
+    told = [*b.said("hub_tampered"), *[v for e, v in b.at.events if e.value == "hub_tampered"]]
+    assert told
+    assert "fsmonitor" not in (b.world.layout.hub("app") / "config").read_text()
+
+
+# ---- nothing is lost -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_failed_attempt_left_is_salvaged(b: Bench) -> None:
+    run = b.attempt(b.claim("echo precious > work; exit 1"))
+    assert run.run().salvage
+    run.rescue()
+    refs = git(b.world.layout.hub("app"), "for-each-ref", "--format=%(refname)", "refs/harness/salvage")
+    assert b.show(refs.splitlines()[0], "work") == "precious"
+
+
+def test_an_attempt_that_never_had_a_worktree_has_nothing_to_salvage(b: Bench) -> None:
+    b.attempt(b.claim("true")).rescue()
+
+
+def test_survivors_of_an_agent_are_ended_before_its_gates_and_reported(b: Bench) -> None:
+    b.run("sleep 1000 & echo x > new", id="spawns")
+    assert [e["number"] for e in b.said("survivors_killed")] == [1]
