@@ -149,7 +149,7 @@ def test_two_lines_that_contradict_each_other_are_said_to_need_a_person(tmp_path
 def test_a_returned_result_of_a_paused_project_does_not_run_again_before_it_goes_on(tmp_path: Path) -> None:
     """The coordinator decides what may run; a hint of the merger's own would be taken before it looks."""
     go = tmp_path / "go"
-    gates = [{"name": "here", "run": '[ "$HARNESS_SLOT" != merger ]'}]
+    gates = [{"name": "here", "run": 'case "$HARNESS_WORKTREE" in */merger) exit 1;; esac'}]
     with daemon(tmp_path, workers=1, project={"gates": gates, "merge": {"gates": ["here"]}}) as d:
         d.start()
         d.drop("a", {"prompt": f"while [ ! -e {go} ]; do sleep 0.05; done; {commit('a')}"})
