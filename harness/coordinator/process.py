@@ -147,8 +147,7 @@ class Coordinator:
             self.state = "draining"
             self.drain_until = self.clock.monotonic() + self.config.drain_s
             self.events.emit(Event.DRAIN_STARTED, drain_s=self.config.drain_s)
-            self.notifier.stopping()
-            self.pool.signal_all(signal.SIGTERM)
+            self.notifier.stopping()  # `_fill` retires every worker that was not told to go already
         if stops > 1 and self.asked < 2:
             self.asked = 2
             self.state = "stopping"

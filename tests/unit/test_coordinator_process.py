@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +109,26 @@ def test_files_of_a_process_that_starts_are_left_alone(
     (tmp / "agent-1.t0.xyz.0.claim").touch()
     coordinator._sweep_tmp()
     assert os.listdir(tmp) == ["selftest.abc"]
+
+
+def test_a_worker_that_was_retired_is_not_stopped_by_a_drain(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second TERM would make it give its attempt back at once."""
+    sent: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        coordinator.pool.launcher, "stop", lambda handle, number: sent.append((handle.name, number))
+    )
+    for k in (1, 2):
+        process = ProcessId(pid=4_000_000 + k, start_ticks=1, boot_id="b")
+        handle = LocalHandle("worker", f"agent-{k}", process, None, None, foreign=True)
+        coordinator.pool.slots[f"agent-{k}"] = Slot(f"agent-{k}", handle=handle, retiring=k == 2)
+    coordinator.signals.stops = 1
+    for _ in range(3):
+        coordinator._drain_signals()
+        coordinator._fill()
+    assert sent == [("agent-1", signal.SIGTERM)]
+    coordinator.signals.stops = 2
+    coordinator._drain_signals()
+    coordinator._fill()
+    assert sorted(sent[1:]) == [("agent-1", signal.SIGTERM), ("agent-2", signal.SIGTERM)]
