@@ -6,6 +6,7 @@ judged by patterns too: a tool that went silent after "429" waits for its limit.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -110,9 +111,12 @@ class CommandAdapter:
             found = search(candidate)
             if found:
                 try:
-                    return now + min(max(float(found[1]), 0.0), 366 * 86_400.0)
+                    seconds = float(found[1])
                 except (TypeError, ValueError):
+                    seconds = math.nan
+                if math.isnan(seconds):
                     return None  # the group holds no number: as if the tool had not said
+                return now + min(max(seconds, 0.0), 366 * 86_400.0)
         return None
 
     def _by_code(self, ended: Ended) -> AgentOutcome:

@@ -178,6 +178,18 @@ def test_a_limit_gives_the_attempt_back_until_it_has_passed(b: Bench) -> None:
     assert not result.ours
 
 
+@pytest.mark.parametrize(
+    ("said", "longest_s"), [("nan", 3600.0), ("-5", 0.0), ("1e999", 366 * 86_400.0), ("x", 3600.0)]
+)
+def test_whatever_a_tool_says_of_a_limit_is_a_time(configure: Configure, said: str, longest_s: float) -> None:
+    pattern = {"match": "limit", "class": "rate_limit", "retry_after": r"limit (\S+)"}
+    b = configure(agents={"claude": SHELL | {"patterns": [pattern]}})
+    result = b.run(f"echo limit {said}; exit 1")
+    assert result.outcome is Outcome.RELEASED
+    assert result.not_before
+    assert result.not_before <= SystemClock().wall() + longest_s
+
+
 def test_an_attempt_has_a_time_limit(b: Bench) -> None:
     assert "timed_out" in failure(b.run("sleep 100", timeout_s=0.3))
 
