@@ -147,13 +147,15 @@ def _window(folder: str, limit: int) -> list[str]:
 
 def _touch(path: str, folder: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    for _ in range(3):  # a folder may be tidied away between mkdir and open
+    for _ in range(3):  # a folder may be tidied away between mkdir and open, or between two mkdirs
         try:
-            os.close(os.open(path, flags, 0o600))
-            return
-        except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):
+            try:
+                os.close(os.open(path, flags, 0o600))
+                return
+            except FileNotFoundError:
                 os.makedirs(folder, 0o700, exist_ok=True)
+        except (FileExistsError, FileNotFoundError):
+            continue
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
                 return  # the sweep repairs

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from harness.clock import rfc3339
 from harness.coordinator.hinting import Hinting
@@ -15,6 +21,9 @@ from harness.store import attempts
 from harness.store.disk import Disk
 from harness.store.hints import Hints
 from tests.stores import World, end_record
+from tests.support import make_root
+
+UIDS = st.sampled_from([f"uid-{k}" for k in range(8)])
 
 
 @pytest.fixture
@@ -177,3 +186,132 @@ def test_a_hint_that_another_process_made_in_the_wrong_band_is_moved(world: Worl
     Hints(world.layout).add(uid, 5)
     refresh(hinting)
     assert bands(hinting) == {uid: [0]}
+
+
+# ---- laws of hints ---------------------------------------------------------------------------------------------------
+
+
+class Folders(RuleBasedStateMachine):
+    """A coordinator that adds and tidies, and workers that find and remove; `there` is what must be found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._base = TemporaryDirectory()
+        self.layout = make_root(Path(self._base.name))
+        self.adder = Hints(self.layout)
+        self.finders = [Hints(self.layout, start=k) for k in range(3)]
+        self.there: dict[str, int] = {}
+
+    @rule(uid=UIDS, band=st.integers(0, 9), ahead=st.integers(0, 3))
+    def add(self, uid: str, band: int, ahead: int) -> None:
+        if uid not in self.there or uid in self.adder._where:  # another's is replaced by the sweep alone
+            self.adder.add(uid, band, ahead)
+            self.there[uid] = band
+
+    @rule(uid=UIDS)
+    def remove(self, uid: str) -> None:
+        if uid in self.adder._where:
+            self.adder.remove(uid)
+            self.there.pop(uid, None)
+
+    @rule(who=st.integers(0, 2))
+    def claim_first(self, who: int) -> None:
+        uid = next(iter(self.finders[who].find()), None)
+        assert (uid is None) == (not self.there)
+        if uid is not None:
+            assert self.there[uid] == min(self.there.values())
+            del self.there[uid]
+            self.finders[who].remove(uid)
+
+    @rule()
+    def tidy(self) -> None:
+        self.adder.tidy()
+
+    @rule(who=st.integers(0, 2))
+    def find_all(self, who: int) -> None:
+        found = list(self.finders[who].find(limit=1000))
+        assert sorted(found) == sorted(self.there)  # everything, once
+        assert [self.there[uid] for uid in found] == sorted(self.there.values())  # better bands first
+
+    @invariant()
+    def listed_once(self) -> None:
+        places = self.adder.all()
+        assert {uid: [band for band, _ in p] for uid, p in places.items()} == {
+            u: [b] for u, b in self.there.items()
+        }
+
+    def teardown(self) -> None:
+        self._base.cleanup()
+
+
+TestFolders = Folders.TestCase
+TestFolders.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+
+
+def test_a_backlog_longer_than_a_window_is_found_to_the_end(world: World) -> None:
+    adder, finder = Hints(world.layout), Hints(world.layout, start=5)
+    names = {f"i-{k:04d}" for k in range(1500)}
+    for name in sorted(names):
+        adder.add(name, 5)
+    found: list[str] = []
+    while window := list(finder.find()):
+        found += window
+        for name in window:
+            finder.remove(name)
+    assert sorted(found) == sorted(names)
+    adder.tidy()
+    assert len(os.listdir(world.layout.queue / "ready" / "5")) == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_folder_that_is_tidied_away_between_its_making_and_the_hint_is_made_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    adder, other = Hints(world.layout), Hints(world.layout)
+    (world.layout.queue / "ready" / "5" / "00000009").mkdir(parents=True)  # not the newest: may be tidied
+    adder._generation[5], adder._count[5] = 3, 0
+    left = [times]
+    makedirs = os.makedirs
+
+    def tidied(folder: str, mode: int = 0o777, exist_ok: bool = False) -> None:
+        makedirs(folder, mode, exist_ok=exist_ok)
+        if left[0]:
+            left[0] -= 1
+            other.tidy()
+
+    monkeypatch.setattr(os, "makedirs", tidied)
+    adder.add("a", 5)
+    if times == 1:
+        assert list(other.find()) == ["a"]
+    else:
+        assert list(other.find()) == []  # given up politely: the sweep makes it again
+        adder.add("a", 5)
+        assert list(other.find()) == ["a"]
+
+
+def test_a_full_disk_loses_a_hint_and_ends_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for call in ("open", "makedirs"):
+        with monkeypatch.context() as m:
+            m.setattr(os, call, full)
+            Hints(world.layout).add(f"no-room-for-{call}", 5)
+    assert Hints(world.layout).all() == {}
+
+
+def test_a_hint_that_is_moved_is_never_nowhere(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one is made before the old one is removed: who looks in between finds it, perhaps twice."""
+    adder, finder = Hints(world.layout), Hints(world.layout)
+    adder.add("a", 5)
+    unlink = os.unlink
+    seen: list[list[str]] = []
+
+    def look(path: str, **more: Any) -> None:
+        seen.append(list(finder.find()))
+        unlink(path, **more)
+
+    monkeypatch.setattr(os, "unlink", look)
+    adder.add("a", 2)
+    assert seen == [["a", "a"]]
+    assert list(finder.find()) == ["a"]
