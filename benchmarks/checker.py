@@ -58,14 +58,19 @@ def check(fleet: Fleet, expected: Mapping[str, str | None]) -> list[str]:
 def _running(fleet: Fleet) -> Iterator[str]:
     for process in fleet.processes():
         yield f"still runs: {process} {Path(f'/proc/{process.pid}/cmdline').read_bytes()!r}"
-    inodes = {os.stat(p).st_ino: p for p in fleet.root.rglob("*") if p.is_file() and not p.is_symlink()}
+    files = {_place(os.stat(p)): p for p in fleet.root.rglob("*") if p.is_file() and not p.is_symlink()}
     for line in Path("/proc/locks").read_text().splitlines():
-        number = int(line.split()[-3].rpartition(":")[2])
-        if number in inodes and "LEASE" not in line:
-            yield f"still locked: {inodes[number]} ({line})"
+        place = line.split()[-3]
+        if place in files and "LEASE" not in line:
+            yield f"still locked: {files[place]} ({line})"
     for repository in (fleet.hub, fleet.app / ".git"):
         for path in repository.rglob("*.lock"):
             yield f"a git lock is left: {path}"
+
+
+def _place(info: os.stat_result) -> str:
+    """A file as /proc/locks names it: inode numbers alone are the same on every file system (proc_locks(5))."""
+    return f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
 
 
 def _queue(queue: Path) -> Iterator[str]:
