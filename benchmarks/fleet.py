@@ -249,9 +249,8 @@ class Fleet:
 
     def finished(self) -> int:
         """Items that are archived or rejected."""
-        return sum(len(os.listdir(day)) for day in (self.queue / "archive").glob("*/")) + len(
-            list((self.queue / "rejected").iterdir())
-        )
+        folders = [*self.queue.glob("archive/*/"), *self.queue.glob("rejected/")]
+        return sum(len(os.listdir(folder)) for folder in folders)
 
     def log(self) -> str:
         """The end of what the coordinator printed."""
