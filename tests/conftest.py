@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,24 +9,13 @@ import pytest
 
 from harness.layout import Layout
 from tests.stores import World
-from tests.support import FakeClock, make_root
-
-FORGET = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "PYTHONDONTWRITEBYTECODE", "INVOCATION_ID")
+from tests.support import FakeClock, make_root, plain_environment
 
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of git, of ours or of a service manager leaks in from outside."""
-    for name in list(os.environ):
-        if name in FORGET or name.startswith(("GIT_", "HARNESS_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
-    monkeypatch.setenv("GIT_AUTHOR_NAME", "Test")
-    monkeypatch.setenv("GIT_AUTHOR_EMAIL", "test@example.invalid")
-    monkeypatch.setenv("GIT_COMMITTER_NAME", "Test")
-    monkeypatch.setenv("GIT_COMMITTER_EMAIL", "test@example.invalid")
-    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    """Fixtures of a whole module are made before this one, and call `plain_environment` themselves."""
+    plain_environment(monkeypatch)
 
 
 @pytest.fixture

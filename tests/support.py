@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.layout import STATE_FOLDERS, Layout
+
+if TYPE_CHECKING:
+    import pytest
 
 T = TypeVar("T")
 
@@ -126,3 +129,20 @@ def line(process: subprocess.Popen[bytes]) -> str:
     """The next line that the process prints; a test that hangs here is ended by pytest-timeout."""
     assert process.stdout is not None
     return process.stdout.readline().decode().rstrip("\n")
+
+
+FORGET = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "PYTHONDONTWRITEBYTECODE", "INVOCATION_ID")
+
+
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of git, of ours or of a service manager leaks in from outside."""
+    for name in list(os.environ):
+        if name in FORGET or name.startswith(("GIT_", "HARNESS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Test")
+    monkeypatch.setenv("GIT_AUTHOR_EMAIL", "test@example.invalid")
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "Test")
+    monkeypatch.setenv("GIT_COMMITTER_EMAIL", "test@example.invalid")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")

@@ -31,7 +31,7 @@ from harness.procs import ProcessId
 from harness.store.disk import Disk
 from harness.store.fsck import check
 from tests.daemons import Daemon, daemon, git
-from tests.support import environment, until
+from tests.support import environment, plain_environment, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -241,6 +241,13 @@ def sleepers(command: str) -> list[ProcessId]:
 
 def contents(folder: Path) -> dict[str, str]:
     return {str(p): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        plain_environment(monkeypatch)
+        yield
 
 
 @pytest.fixture(scope="module")
