@@ -200,8 +200,18 @@ class Fleet:
         self._started = [child for child in self._started if child.poll() is None]
         return bool(self._started)
 
+    def _ticks(self) -> bool:
+        """Has the coordinator that was started last said that it runs?"""
+        try:
+            report = json.loads((self.state / "run" / "coordinator.json").read_bytes())
+        except (OSError, ValueError):
+            return False
+        return bool(report["pid"] == self._started[-1].pid and report["state"] == "running")
+
     def stop(self) -> None:
         """Drain, then wait until nothing of the fleet runs."""
+        if self.started():  # TERM in the first moments of its life would end it as it ends any program
+            self.until(self._ticks, 60, "the coordinator ticks")
         for child in self._started:
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
