@@ -165,7 +165,9 @@ class Disk:
 
     def do_ls(self, folder: str) -> tuple[str, ...] | None:
         try:
-            names = os.listdir(f"{self._base}/{folder}")  # by path: by descriptor costs twice the system calls
+            names = os.listdir(
+                f"{self._base}/{folder}"
+            )  # by path: by descriptor costs twice the system calls
         except (FileNotFoundError, NotADirectoryError):  # a stranger's file among our folders is no item
             return None
         return tuple(sorted(x for x in names if x[0] != "."))

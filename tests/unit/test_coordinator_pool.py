@@ -88,8 +88,9 @@ def test_a_crash_loop_backs_off_whatever_an_earlier_worker_of_the_slot_has_achie
     assert slot.handle
     say(layout, slot.handle.process, attempts=9)
     for _ in range(200):
-        if slot.handle and slot.handle.process:
-            launcher.dead.add(slot.handle.process.pid)
+        handle: LocalHandle | None = slot.handle
+        if handle is not None and handle.process:
+            launcher.dead.add(handle.process.pid)
         clock.advance(0.1)
         pool.reap()
         pool.tend(wanted=True)

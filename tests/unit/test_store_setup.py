@@ -12,6 +12,7 @@ import pytest
 from harness.errors import ConfigError, StoreError, TryAgainError
 from harness.layout import STATE_FOLDERS, STORE_FOLDERS, Layout
 from harness.store import setup
+from harness.store.disk import is_locked
 from harness.store.setup import check_format, lease_works, make_folders, open_store, self_test
 
 
@@ -125,13 +126,13 @@ def test_workers_that_start_together_do_not_meet_in_each_others_self_test(
 ) -> None:
     """One that failed would exit with 78, and its slot would never be started again."""
     make_folders(layout)
-    real, others = setup.is_locked, []
+    others: list[int] = []
 
     def while_the_other_tests(fd: int) -> bool:
         if not others:
             others.append(fd)
             self_test(layout)
-        return real(fd)
+        return is_locked(fd)
 
     monkeypatch.setattr(setup, "is_locked", while_the_other_tests)
     self_test(layout)
