@@ -28,6 +28,8 @@ TAIL_BYTES = 8 << 10
 """Of a gate's output, kept in its result: what a healing agent and a person see first."""
 MAX_LOG_BYTES = 64 << 20
 SHOWN_PATHS = 20
+BROKEN = ".git: "
+"""How the hub names, among what is dirty, a worktree that is none any more (git tracks nothing of that name)."""
 STOP = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.0))
 
 
@@ -50,7 +52,7 @@ class Facts:
 
     changes: tuple[Change, ...] = ()
     dirty: tuple[str, ...] = ()
-    """Tracked files with uncommitted changes, and unmerged ones."""
+    """Tracked files with uncommitted changes, and unmerged ones; or `BROKEN`, what became of the worktree, and what helps."""
     untracked: tuple[str, ...] = ()
     """Untracked files that are neither ignored nor in the project's `keep`."""
     in_progress: str = ""
@@ -168,6 +170,8 @@ def builtin(facts: Facts, rules: Rules) -> tuple[GateResult, ...]:
 
 
 def _clean(facts: Facts, rules: Rules) -> str:
+    if broken := _broken(facts):
+        return f"the worktree cannot be used by git any more, nothing in it can be committed: {broken}"
     if facts.in_progress:
         return f"a {facts.in_progress} was left half-way: finish or abort it"
     if rules.commit is CommitPolicy.NONE:
@@ -180,10 +184,16 @@ def _clean(facts: Facts, rules: Rules) -> str:
     return f"{'; '.join(parts)}. Commit, remove or ignore them" if parts else ""
 
 
+def _broken(facts: Facts) -> str:
+    return next((name.removeprefix(BROKEN) for name in facts.dirty if name.startswith(BROKEN)), "")
+
+
 def _commit(facts: Facts, rules: Rules) -> str:
     match rules.commit:
         case CommitPolicy.REQUIRED:
-            return "" if facts.has_commit else "there is no commit: nothing was changed"
+            if facts.has_commit or _broken(facts):  # whether something was changed is not known
+                return ""
+            return "there is no commit: nothing was changed"
         case CommitPolicy.NONE:
             return "there is a commit, and the item asks for none" if facts.has_commit else ""
         case CommitPolicy.OPTIONAL:

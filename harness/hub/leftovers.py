@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.hub.git import Tree
 from harness.hub.repo import BRANCHES, Repo
-from harness.hub.slots import fault, head_of, in_progress, place_of
+from harness.hub.slots import fault, head_of, in_progress, place_of, remedy_of
 from harness.hub.snapshot import copy_index, nested_in_index, snapshot, staged, status
 from harness.hub.worktrees import Worktree
 
@@ -31,11 +31,14 @@ class WorktreeStatus:
     """``rebase``, ``merge``, ...: a git command that was not finished."""
     fault: str = ""
     """Why it is no worktree of ours any more ("missing", ".git was changed")."""
+    remedy: str = ""
+    """What helps against the fault."""
 
     @property
     def dirty(self) -> tuple[str, ...]:
-        """Tracked files that differ from what is checked out; `.git` when it is no worktree of ours any more."""
-        return (*self.changed, ".git") if self.fault else self.changed
+        """Tracked files that differ from what is checked out; of what is no worktree of ours any more, as `.git: `,
+        what became of it and what helps."""
+        return (*self.changed, f".git: {self.fault}. {self.remedy}") if self.fault else self.changed
 
     @property
     def clean(self) -> bool:
@@ -68,7 +71,9 @@ def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
     tip = repo.refs.read(f"{BRANCHES}/{worktree.uid}/{worktree.n}")
     wrong = fault(tree)
     if wrong:
-        return WorktreeStatus(head=head.sha, branch=branch, tip=tip, fault=wrong)
+        return WorktreeStatus(
+            head=head.sha, branch=branch, tip=tip, fault=wrong, remedy=remedy_of(wrong, tree)
+        )
     work = _private(repo, worktree, tree)
     seen = status(repo, work, ignored=False)
     nested = tuple(

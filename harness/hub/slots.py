@@ -154,13 +154,27 @@ def fault(tree: Tree) -> str | None:
     }
     for file, contents in expected.items():
         try:
-            if file.is_symlink() or file.read_text(errors="replace") != contents:
+            if file.is_symlink():
+                return f"{file.name} was replaced by a link"
+            if file.read_text(errors="replace") != contents:
                 return f"{file.name} was changed"
         except FileNotFoundError:
             return f"{file.name} is missing"
+        except IsADirectoryError:
+            return f"{file.name} was replaced by a folder"
         except OSError:
             return f"{file.name} was changed"
     return None
+
+
+def remedy_of(fault: str, tree: Tree) -> str:
+    """What an agent can do about what `fault` said; for its next round, and for whoever reads why the attempt failed."""
+    if not fault.startswith(".git "):
+        return "It cannot be mended from inside; the next attempt gets another worktree"
+    back = f"a file .git with the one line `gitdir: {tree.admin}`"
+    if fault.endswith(" folder"):
+        return f"Remove the repository that was made there, and put back {back}; commits in it do not count"
+    return f"Put back {back}"
 
 
 def in_progress(admin: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -188,7 +189,41 @@ def test_a_worktree_without_its_git_file_is_told_and_not_committed(hub: Hub, tre
     assert (left.sha, left.fault) == (None, ".git is missing")
     seen = hub.status(tree)
     assert seen.fault == ".git is missing"
-    assert seen.dirty == (".git",)
+    (told,) = seen.dirty
+    assert told.startswith(".git: .git is missing. Put back a file .git with the one line `")
+
+
+@pytest.mark.parametrize("damage", ["removed", "a repository", "a link", "other words"])
+def test_what_is_told_about_a_lost_git_file_makes_the_worktree_whole_again(
+    hub: Hub, tree: Worktree, damage: str
+) -> None:
+    file = tree.path / ".git"
+    text = file.read_text()
+    file.unlink()
+    match damage:
+        case "a repository":
+            git(tree.path, "init", "-q")
+        case "a link":
+            file.symlink_to("elsewhere")
+        case "other words":
+            file.write_text("gitdir: elsewhere\n")
+    seen = hub.status(tree)
+    assert f"`{text.strip()}`" in seen.dirty[0]
+    assert ("Remove the repository" in seen.remedy) == (damage == "a repository")
+    if damage == "a repository":
+        shutil.rmtree(file)
+    file.unlink(missing_ok=True)
+    file.write_text(text)
+    assert hub.status(tree).clean
+
+
+def test_a_worktree_whose_records_in_the_hub_were_damaged_cannot_be_mended_from_inside(
+    hub: Hub, tree: Worktree
+) -> None:
+    (hub.path / "worktrees" / tree.admin / "gitdir").write_text("elsewhere\n")
+    assert (
+        hub.status(tree).remedy == "It cannot be mended from inside; the next attempt gets another worktree"
+    )
 
 
 def test_a_lock_left_in_the_index_does_not_stop_the_commit(hub: Hub, tree: Worktree) -> None:

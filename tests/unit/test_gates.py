@@ -45,6 +45,14 @@ def test_an_operation_left_half_way_is_not_clean() -> None:
     assert "rebase" in reason("clean", Facts(in_progress="rebase", has_commit=True))
 
 
+def test_a_worktree_that_git_does_not_know_any_more_is_named_as_that_and_as_nothing_else() -> None:
+    results = builtin(Facts(dirty=("a.py", ".git: .git is missing. Put it back")), Rules())
+    assert {r.name: r.reason for r in results if r.reason} == {
+        "clean": "the worktree cannot be used by git any more, nothing in it can be committed: "
+        ".git is missing. Put it back"
+    }
+
+
 def test_an_item_without_a_commit_may_leave_files_but_no_half_merge() -> None:
     rules = Rules(commit=CommitPolicy.NONE)
     assert reason("clean", Facts(untracked=("report.txt",)), rules) == ""
