@@ -10,8 +10,8 @@ import pytest
 
 from harness.errors import GitError
 from harness.hub import Built, Conflict, GitCommandError, Hub, Swap
-from harness.hub.lane import Lane
 from harness.hub.git import SETTINGS
+from harness.hub.lane import Lane
 from harness.layout import Layout
 from harness.logs import Event
 from tests.hubs import Desk, commit, desk, git, merge, person, submit
@@ -28,13 +28,13 @@ def hub(at: Desk) -> Hub:
     return at.open()
 
 
-def taken(hub: Hub, epoch: str) -> Lane:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Git gives a lock up soon, not after two seconds; how often it is asked again stays what it is."""
     monkeypatch.setitem(SETTINGS, "core.filesRefLockTimeout", "50")
 
 
+def taken(hub: Hub, epoch: str) -> Lane:
     held = hub.swap_lane(hub.lane(), epoch, None)
     assert held is not None
     return held
@@ -157,8 +157,8 @@ def test_a_move_to_an_object_that_does_not_exist_is_an_error_and_no_refusal(hub:
 
 
 @pytest.mark.parametrize("name", ["refs/heads/main.lock", "refs/harness/lane.lock"])
-def test_a_lock_left_by_a_killed_git_is_removed_when_nobody_holds_it(at: Desk, hub: Hub, name: str) -> None:
 @pytest.mark.usefixtures("_impatient")
+def test_a_lock_left_by_a_killed_git_is_removed_when_nobody_holds_it(at: Desk, hub: Hub, name: str) -> None:
     sha = submit(hub, "x-1")
     held, old = taken(hub, "a"), hub.target()
     made = built(hub, "x-1", sha)
@@ -167,8 +167,8 @@ def test_a_lock_left_by_a_killed_git_is_removed_when_nobody_holds_it(at: Desk, h
     assert at.emitted(Event.STALE_LOCK_REMOVED) == [{"project": "app", "file": name}]
 
 
-def test_a_lock_that_a_living_process_has_open_is_never_removed(at: Desk, hub: Hub, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_impatient")
+def test_a_lock_that_a_living_process_has_open_is_never_removed(at: Desk, hub: Hub, tmp_path: Path) -> None:
     held, old = taken(hub, "a"), hub.target()
     made = built(hub, "x-1", submit(hub, "x-1"))
     lock = hub.path / "refs/heads/main.lock"
@@ -181,8 +181,8 @@ def test_a_lock_that_a_living_process_has_open_is_never_removed(at: Desk, hub: H
     assert hub.swap_target(held, made.sha, old) is Swap.OK
 
 
-def test_a_lock_that_a_living_git_may_own_is_never_removed(at: Desk, hub: Hub) -> None:
 @pytest.mark.usefixtures("_impatient")
+def test_a_lock_that_a_living_git_may_own_is_never_removed(at: Desk, hub: Hub) -> None:
     held, old = taken(hub, "a"), hub.target()
     made = built(hub, "x-1", submit(hub, "x-1"))
     # A real transaction that has taken the lock and waits for its next command; git holds such a lock file closed.
@@ -199,8 +199,8 @@ def test_a_lock_that_a_living_git_may_own_is_never_removed(at: Desk, hub: Hub) -
     assert hub.swap_target(held, made.sha, old) is Swap.OK
 
 
-def test_a_lock_that_stays_is_an_error_after_some_tries(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_impatient")
+def test_a_lock_that_stays_is_an_error_after_some_tries(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither lane nor target moved, and still git refuses: nothing is decided."""
     held, old = taken(hub, "a"), hub.target()
     made = built(hub, "x-1", submit(hub, "x-1"))
