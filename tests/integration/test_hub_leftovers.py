@@ -200,13 +200,12 @@ def test_what_is_told_about_a_lost_git_file_makes_the_worktree_whole_again(
     file = tree.path / ".git"
     text = file.read_text()
     file.unlink()
-    match damage:
-        case "a repository":
-            git(tree.path, "init", "-q")
-        case "a link":
-            file.symlink_to("elsewhere")
-        case "other words":
-            file.write_text("gitdir: elsewhere\n")
+    if damage == "a repository":
+        git(tree.path, "init", "-q")
+    elif damage == "a link":
+        file.symlink_to("elsewhere")
+    elif damage == "other words":
+        file.write_text("gitdir: elsewhere\n")
     seen = hub.status(tree)
     assert f"`{text.strip()}`" in seen.dirty[0]
     assert ("Remove the repository" in seen.remedy) == (damage == "a repository")
