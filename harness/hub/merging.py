@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from harness.hub.attributes import attributes_of
 from harness.hub.git import IDENTITY, GitCommandError
 from harness.hub.repo import Repo
 
@@ -64,19 +65,30 @@ def build_merge(
 def join(repo: Repo, onto: str, sha: str, message: str) -> Built | Conflict:
     """A commit with the parents `onto` and `sha`."""
     try:
-        out = repo.git("merge-tree", "--write-tree", "-z", "--name-only", "--messages", onto, sha, ok=(0, 1))
+        with attributes_of(repo, onto) as tree:
+            out = repo.git(
+                "merge-tree",
+                "--write-tree",
+                "-z",
+                "--name-only",
+                "--messages",
+                onto,
+                sha,
+                tree=tree,
+                ok=(0, 1),
+            )
     except GitCommandError as e:
         if "unrelated histories" not in e.stderr:
             raise
         return Conflict(files=(), titles=(), submitted=(), messages="the two have no commit in common")
     fields = out.raw.split(b"\0")
-    tree = fields[0].decode("ascii")
+    merged = fields[0].decode("ascii")
     if out.code == 1:
         return _conflict(repo, onto, sha, fields[1:])
     date = f"@{_date(repo, onto, sha)} +0000"
     made = repo.git(
         "commit-tree",
-        tree,
+        merged,
         "-p",
         onto,
         "-p",
@@ -86,7 +98,7 @@ def join(repo: Repo, onto: str, sha: str, message: str) -> Built | Conflict:
         stdin=message.encode("utf-8", "replace"),
         env={**IDENTITY, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date},
     )
-    return Built(sha=made.text, tree=tree)
+    return Built(sha=made.text, tree=merged)
 
 
 def _date(repo: Repo, onto: str, sha: str) -> int:

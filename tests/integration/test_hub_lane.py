@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -285,6 +286,91 @@ def commit_literally(where: Path, name: str, text: str) -> str:
     git(where, "--literal-pathspecs", "add", "--", name)
     git(where, "commit", "-q", "-m", "weird")
     return git(where, "rev-parse", "HEAD")
+
+
+# ---- attributes ----------------------------------------------------------------------------------------------------
+
+
+def both_append(hub: Hub, name: str) -> Built | Conflict:
+    """Two items add different lines to the end of the same file; the second is merged onto the first."""
+    base = hub.target()
+    text = git(hub.path, "show", f"{base}:{name}") + "\n"
+    shas = []
+    for uid in ("x-1", "x-2"):
+        worktree = hub.prepare("agent-1", uid, 1, base)
+        shas.append(commit(worktree.path, name, f"{text}{uid}\n"))
+    merge(hub, "x-1", 1, shas[0])
+    return hub.build_merge(hub.target(), "x-2", 1, shas[1], "x-2: work")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "name"),
+    [
+        ({".gitattributes": "log merge=union\n"}, "log"),
+        ({"docs/.gitattributes": "*.md merge=union\n"}, "docs/changes.md"),
+        (
+            {".gitattributes": "[attr]list merge=union\n", "docs/.gitattributes": "*.md list\n"},
+            "docs/changes.md",
+        ),
+        ({"döcs/.gitattributes": "*.md merge=union\n"}, "döcs/changes.md"),
+    ],
+    ids=["top", "folder", "macro", "name"],
+)
+def test_files_that_the_target_merges_by_union_do_not_conflict(
+    layout: Layout, tmp_path: Path, attributes: dict[str, str], name: str
+) -> None:
+    up = person(tmp_path / "up", {name: "base\n", **attributes})
+    hub = desk(layout, up).open()
+    made = both_append(hub, name)
+    assert isinstance(made, Built)
+    assert git(hub.path, "show", f"{made.sha}:{name}") == "base\nx-1\nx-2"
+    assert not list(hub.repo.shelf.glob("attributes.*"))
+
+
+def test_files_that_the_target_never_merges_conflict_although_their_text_could_be_merged(
+    layout: Layout, tmp_path: Path
+) -> None:
+    lines = "".join(f"{k}\n" for k in range(20))
+    hub = desk(layout, person(tmp_path / "up", {"lock": lines, ".gitattributes": "lock -merge\n"})).open()
+    base = hub.target()
+    first = commit(hub.prepare("agent-1", "x-1", 1, base).path, "lock", "first\n" + lines)
+    second = commit(hub.prepare("agent-1", "x-2", 1, base).path, "lock", lines + "last\n")
+    merge(hub, "x-1", 1, first)
+    made = hub.build_merge(hub.target(), "x-2", 1, second, "x-2: work")
+    assert isinstance(made, Conflict)
+    assert made.files == ("lock",)
+
+
+def test_a_driver_that_an_agent_defines_is_never_run_by_a_merge(layout: Layout, tmp_path: Path) -> None:
+    up = person(tmp_path / "up", {"log": "base\n", ".gitattributes": "log merge=evil\n"})
+    hub = desk(layout, up).open()
+    git(hub.path, "config", "merge.evil.driver", f"touch {tmp_path}/ran; exit 0")
+    made = both_append(hub, "log")
+    assert isinstance(made, Conflict)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_attributes_that_only_the_submitted_commit_has_do_not_count(layout: Layout, tmp_path: Path) -> None:
+    hub = desk(layout, person(tmp_path / "up", {"log": "base\n"})).open()
+    base = hub.target()
+    first = commit(hub.prepare("agent-1", "x-1", 1, base).path, "log", "base\none\n")
+    tree = hub.prepare("agent-1", "x-2", 1, base).path
+    commit(tree, ".gitattributes", "log merge=union\n")
+    second = commit(tree, "log", "base\ntwo\n")
+    merge(hub, "x-1", 1, first)
+    assert isinstance(hub.build_merge(hub.target(), "x-2", 1, second, "x-2: work"), Conflict)
+
+
+def test_what_a_killed_merge_left_of_attributes_is_swept_later(layout: Layout, tmp_path: Path) -> None:
+    up = person(tmp_path / "up", {"log": "base\n", ".gitattributes": "log merge=union\n"})
+    hub = desk(layout, up).open()
+    old, new = hub.repo.shelf / "attributes.old", hub.repo.shelf / "attributes.new"
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    assert isinstance(both_append(hub, "log"), Built)
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_a_forged_trailer_does_not_make_a_merge(hub: Hub) -> None:
