@@ -6,12 +6,9 @@ to do. It may die anywhere: the next one reads the lane and the target and goes 
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
 
 from harness import logs, reports, submitted
 from harness.atomicfs import FileLock, held
@@ -22,11 +19,12 @@ from harness.containment import Containment, Policy
 from harness.errors import ConfigError, GitError, HarnessError
 from harness.events import EventStream
 from harness.gates import GateResult, Place, run_configured
-from harness.hub import Built, Conflict, Hub, Published, Refused, UpToDate
+from harness.hub import Conflict, Hub, Published, Refused, UpToDate
 from harness.hub.git import GitInterrupted
+from harness.lanehub import lane_hub
 from harness.layout import Layout
 from harness.logs import Event
-from harness.model import Item, Verdict
+from harness.model import Verdict
 from harness.presence import announce
 from harness.reports import ProjectReport
 from harness.runner import Runner
@@ -44,76 +42,10 @@ FETCH_S = 2.0
 """The person's repository is looked at no more often."""
 PUBLISH_FIRST_S = 5.0
 PUBLISH_MAX_S = 300.0
-EVIDENCE = 16 << 10
 
 
 class Stopping(Exception):
     """This process was told to go while it judged. Nothing is decided."""
-
-
-@dataclass(slots=True)
-class LaneHub:
-    """The hub as the store's lane generator needs it (store.disk.Hub), with the gates on the merged tree."""
-
-    hub: Hub
-    epochs: Callable[[], str]
-    item_of: Callable[[str], Item | None]
-    gates: Callable[[str, int, str], GateResult | None] = lambda *_: None
-    """(uid, n, merge commit) -> the required gate that is red, or None."""
-
-    def lane(self) -> Any:
-        return self.hub.lane()
-
-    def swap_lane(self, old: Any, pending: dict[str, Any] | None, keep_epoch: bool) -> Any:
-        return self.hub.swap_lane(old, old.epoch if keep_epoch else self.epochs(), pending)
-
-    def target(self) -> str:
-        return self.hub.target()
-
-    def merged_as(self, tip: str, uid: str, n: int, sha: str) -> str | None:
-        return self.hub.merged_as(tip, uid, n, sha)
-
-    def build_merge(self, tip: str, uid: str, n: int, sha: str) -> Verdict:
-        """m3 and m4. A verdict that says merged names the candidate; nothing has moved yet."""
-        item = self.item_of(uid)
-        subject = f"{item.id}: {item.title}" if item else uid
-        built = self.hub.build_merge(tip, uid, n, sha, subject=subject, body=item.prompt if item else "")
-        if not isinstance(built, Built):
-            lines = [f"conflicts with the target in: {', '.join(built.files)}"]
-            lines += [f"merged meanwhile: {title}" for title in built.titles]
-            lines += [str(built.messages)] if built.messages else []
-            return Verdict(
-                n=n,
-                returned="conflict",
-                why=f"in {', '.join(built.files[:5])}",
-                files=tuple(built.files),
-                onto=tip,
-                evidence="\n".join(lines)[:EVIDENCE],
-            )
-        red = self.gates(uid, n, built.sha)
-        if red is None:
-            return Verdict(n=n, merged=built.sha, onto=tip)
-        evidence = f"gate {red.name} ({red.run}) on the merged tree: {red.reason}\n{red.tail}"
-        return Verdict(
-            n=n,
-            returned="gate",
-            gate=red.name,
-            why=f"{red.name}: {red.reason}",
-            onto=tip,
-            evidence=evidence[:EVIDENCE],
-        )
-
-    def swap_target(self, held: Any, new: str, old: str) -> str:
-        return str(self.hub.swap_target(held, new, old))
-
-    def sync_hub(self) -> None:
-        self.hub.sync()
-
-
-def epochs(actor: Actor) -> Callable[[], str]:
-    """Names of takings of the lane: unique for ever."""
-    count = itertools.count()
-    return lambda: f"{actor.identity.incarnation}.{next(count)}"
 
 
 @dataclass(slots=True)
@@ -140,7 +72,7 @@ class Merger:
 
     def __post_init__(self) -> None:
         self.report = ProjectReport(project=self.project.name, pid=os.getpid())
-        bound = LaneHub(self.hub, epochs(self.actor), self._item, self._red_gate)
+        bound = lane_hub(self.hub, self.actor, self.disk, self._red_gate)
         self.disk.hubs = lambda _: bound
 
     # ---- the loop --------------------------------------------------------------------------------------------------
@@ -251,10 +183,6 @@ class Merger:
         stub = self.disk.run(attempts.finish(self.actor, uid, day(self.clock.wall())))
         if stub:
             self.events.emit(Event.ITEM_FINISHED, uid=uid, outcome=stub.outcome, sha=stub.sha)
-
-    def _item(self, uid: str) -> Item | None:
-        item = self.disk.do_read(f"queue/open/{uid}/item.json", Item)
-        return item if isinstance(item, Item) else None
 
     def _red_gate(self, uid: str, n: int, sha: str) -> GateResult | None:
         """Run merge.gates on the merged tree, in the scratch worktree, contained like an agent."""

@@ -10,9 +10,8 @@ from harness.containment import Containment
 from harness.control.desk import Desk
 from harness.errors import ConfigError, NotFoundError
 from harness.hub import GitCommandError, Hub
+from harness.lanehub import LaneHub, lane_hub
 from harness.layout import Layout
-from harness.merger import LaneHub, epochs
-from harness.model import Item
 from harness.runner import Runner
 from harness.store.attempts import branch_of
 from harness.store.view import Seen
@@ -56,12 +55,7 @@ def project_of(desk: Desk, name: str) -> Project:
 def open_hub(desk: Desk, name: str) -> LaneHub:
     """The hub as the lane needs it, for judging a cancelled result. It never merges, so it needs no gates."""
     hub = make_hub(desk.layout, desk.config, project_of(desk, name), desk.clock)
-
-    def item_of(uid: str) -> Item | None:
-        seen = desk.view.item(uid)
-        return seen.item if seen else None
-
-    return LaneHub(hub, epochs(desk.actor), item_of)
+    return lane_hub(hub, desk.actor, desk.disk)
 
 
 def diff(desk: Desk, name: str, attempt: int | None = None) -> Diff:

@@ -9,8 +9,8 @@ import pytest
 
 from harness.gates import GateResult
 from harness.hub import Hub, Published
+from harness.lanehub import LaneHub, epochs
 from harness.layout import Layout
-from harness.merger import LaneHub, epochs
 from harness.model import Act, Outcome
 from harness.store import lane, operators
 from harness.store.fsck import check
