@@ -1,6 +1,6 @@
 """Which root a command works on: the only place that looks for one.
 
-A root is a folder with a ``config.yaml`` that has ``v:`` *and* a ``queue/``. Nothing here validates either.
+A root is a folder with a ``config.yaml`` that is a mapping with ``v`` *and* a ``queue/``. Nothing here validates either.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from harness.errors import NotFoundError
 from harness.layout import Layout
 
 VARIABLE = "HARNESS_ROOT"
-_KEY = rb"""(?:v|"v"|'v')[ \t]*:"""
-_VERSION = re.compile(rb"^(?:\xef\xbb\xbf)?" + _KEY + rb"|[{,]\s*" + _KEY, re.MULTILINE)
-"""``v:`` at the beginning of a line, or as a key of a mapping in braces (JSON is YAML)."""
-_HEAD_BYTES = 64 << 10
+_PLAIN = re.compile(rb"^(?:\xef\xbb\xbf)?v[ \t]*:", re.MULTILINE)
+"""As nearly everybody writes it. A YAML that has this and means something else by it is not YAML."""
+_POSSIBLE = re.compile(rb"""\bv["']?\s*:""")
+"""Without this no key is `v`, however it is written."""
+_MAX_BYTES = 4 << 20
+"""A bigger file is no configuration (config/loading.py)."""
 
 
 def is_root(folder: Path) -> bool:
-    """Whether both signs are there. Reads the beginning of config.yaml, never parses it."""
+    """Whether both signs are there."""
     try:
-        return has_version(folder / "config.yaml") and (folder / "queue").is_dir()
+        return (folder / "queue").is_dir() and has_version(folder / "config.yaml")
     except OSError:
         return False
 
@@ -53,9 +55,20 @@ def find_root(
 
 
 def has_version(config: Path) -> bool:
-    """Whether a config.yaml is ours. Reads its beginning, never parses it. Raises OSError."""
+    """Whether a config.yaml is ours: a mapping with ``v``, whatever else is wrong with it. Raises OSError.
+
+    YAML is only parsed (and its parser loaded) when the key may be there but does not begin a line.
+    """
     with config.open("rb") as file:
-        return bool(_VERSION.search(file.read(_HEAD_BYTES)))
+        raw = file.read(_MAX_BYTES + 1)
+    if _PLAIN.search(raw):
+        return True
+    if len(raw) > _MAX_BYTES or not _POSSIBLE.search(raw):
+        return False
+    from harness.yamlpos import parse
+
+    data = parse(raw.decode("utf-8-sig", "replace")).data
+    return isinstance(data, dict) and "v" in data
 
 
 def _checked(given: Path, source: str) -> Path:
@@ -64,11 +77,14 @@ def _checked(given: Path, source: str) -> Path:
         return folder
     if not folder.is_dir():
         raise NotFoundError(f"{source} names no folder", where=folder, remedy="see its spelling")
-    missing = "config.yaml with `v:`" if (folder / "queue").is_dir() else "queue/"
+    what = f"{source} names a folder that is no root: there is no "
+    make = f"make it one: harnessctl init {folder}"
     if not (folder / "config.yaml").exists():
-        missing = "config.yaml"
+        raise NotFoundError(f"{what}config.yaml", where=folder, remedy=make)
+    if not (folder / "queue").is_dir():
+        raise NotFoundError(f"{what}queue/", where=folder, remedy=make)
     raise NotFoundError(
-        f"{source} names a folder that is no root: there is no {missing}",
+        f"{what}`v:` in its config.yaml, or it cannot be read",
         where=folder,
-        remedy=f"make it one: harnessctl init {folder}",
+        remedy=f"see what is wrong with it: harnessctl --root {folder} config check",
     )
