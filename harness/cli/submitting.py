@@ -75,7 +75,7 @@ def drop_all(
         for fate in fates:
             _tell(here, fate, running)
     results: list[dict[str, Any]] = []
-    code = 1 if any(f.fate is Fate.REJECTED for f in fates) else 0
+    code = 1 if any(f.fate in (Fate.REJECTED, Fate.GONE) for f in fates) else 0
     if wait:
         uids = [new.uid for fate in fates for new in fate.items if new.uid]
         ended = follow(here, desk, uids, timeout_s, results if as_json else None)
@@ -109,6 +109,9 @@ def _tell(here: Invocation, fate: Dropped, running: bool) -> None:
         reasons = [r if fate.source else _PLACE.sub("", r) for r in fate.reasons]
         listed = "".join(f"\n  - {reason}" for reason in reasons)
         click.echo(f"harnessctl: {printable(label or 'the item')}: rejected:{printable(listed)}", err=True)
+        return
+    if fate.fate is Fate.GONE:
+        click.echo(f"harnessctl: queue/{printable(fate.name)}: somebody took it out again", err=True)
         return
     for new in fate.items:
         if here.quiet:

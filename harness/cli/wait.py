@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,13 +31,22 @@ TIMED_OUT = 75
 @json_option
 @invoked
 def wait(here: Invocation, ids: tuple[str, ...], timeout_s: float | None, as_json: bool) -> int:
-    """Wait until items are merged or done (0), or need a person (1)."""
-    from harness.control import choosing
+    """Wait until items are merged or done (0), or need a person (1). An ID may be that of a drop that still waits
+    in queue/; the name of its file, without the suffix, means all of its items."""
+    from harness.control import undecided, waiting
 
     with here.desk() as desk:
-        uids = [seen.uid for seen in choosing.named(desk, ids)]
+        began = desk.clock.monotonic()
+        wanted = undecided.meant(desk, list(dict.fromkeys(ids)))
+        if any(one.ticket for one in wanted) and desk.coordinator() is None:
+            here.note("not admitted yet, and no coordinator runs; waiting for one (harnessctl run)")
+        uids, none = waiting.admitted(desk, wanted, timeout_s)
         results: list[dict[str, Any]] = []
-        code = follow(here, desk, uids, timeout_s, results if as_json else None)
+        kept = results if as_json else None
+        code = _tell(here, none, kept)
+        if timeout_s is not None:
+            timeout_s = max(0.0, timeout_s - (desk.clock.monotonic() - began))
+        code = max(code, follow(here, desk, uids, timeout_s, kept))
     if as_json:
         emit({"items": results})
     return code
@@ -53,8 +62,12 @@ def follow(
     """Say each item as it settles, or append it to `results`. -> 0 all good, 1 one is not, 75 the time was over."""
     from harness.control.waiting import settle
 
+    return _tell(here, settle(desk, uids, timeout_s), results)
+
+
+def _tell(here: Invocation, settled: Iterable[Settled], results: list[dict[str, Any]] | None) -> int:
     code = 0
-    for one in settle(desk, uids, timeout_s):
+    for one in settled:
         if one.timed_out:
             code = TIMED_OUT
         elif not one.good and code == 0:

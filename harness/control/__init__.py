@@ -10,6 +10,7 @@ pool       the pool as a whole: pause, resume, drain, stop
 choosing   which items are meant: by name, or by state, project, convoy, label
 dropping   new work: put a file into the drop box
 hearing    what became of drops
+undecided  drops without a decision, and what a name means meanwhile
 waiting    following items until they need no more work
 changes    what an attempt changed, from the hub
 founding   making a root

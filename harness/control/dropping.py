@@ -33,6 +33,7 @@ class Fate(StrEnum):
     EXISTS = "exists"  # the same item is here already; nothing was added
     REJECTED = "rejected"
     DROPPED = "dropped"  # in the drop box, not looked at yet
+    GONE = "gone"  # somebody took it out of the drop box again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from harness.control.desk import Desk
 from harness.control.dropping import Dropped, Fate, New, Ticket
+from harness.control.undecided import is_undecided
 from harness.model import Item, slug
 from harness.store.admission import raw_name
 from harness.store.decisions import Decision
@@ -15,6 +16,8 @@ from harness.store.drops import stem_of
 
 NONCE = 10
 """Characters behind the last dash of a uid."""
+MISSES = 5
+"""A drop that is nowhere so often in a row was removed; once may be an item that moves while we look."""
 DAYS = 3
 """Newest days of the archive that are looked through: it was just decided."""
 
@@ -24,12 +27,18 @@ def follow(desk: Desk, tickets: list[Ticket], timeout_s: float) -> Iterator[Drop
     deadline = desk.clock.monotonic() + timeout_s
     pause_s = 0.004
     left = list(tickets)
+    missed = dict.fromkeys(left, 0)
     while left:
+        for ticket in left:  # before the places to which it goes from there
+            missed[ticket] = 0 if is_undecided(desk, ticket) else missed[ticket] + 1
         homes = _homes(desk)
         for ticket in list(left):
             if (found := _fate(desk, ticket, homes)) is not None:
                 left.remove(ticket)
                 yield found
+            elif missed[ticket] >= MISSES:
+                left.remove(ticket)
+                yield Dropped(source=ticket.source, name=ticket.name, fate=Fate.GONE, items=ticket.expected)
         rest_s = deadline - desk.clock.monotonic()
         if rest_s <= 0:
             break

@@ -5,8 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
+from harness.control import hearing
 from harness.control.desk import Desk
+from harness.control.dropping import Fate
+from harness.control.undecided import Meant
+from harness.errors import NotFoundError
 from harness.model import TERMINAL, State
 from harness.store.view import Seen
 
@@ -29,6 +34,42 @@ class Settled:
     @property
     def good(self) -> bool:
         return self.state in GOOD
+
+
+def admitted(
+    desk: Desk, wanted: Sequence[Meant], timeout_s: float | None = None
+) -> tuple[list[str], list[Settled]]:
+    """Waits until drops among the names are decided. -> (uids of all items that are meant, what did not become one).
+
+    Raises NotFoundError when a drop was taken out of the drop box again.
+    """
+    tickets = {one.name: one.ticket for one in wanted if one.ticket}
+    limit_s = float("inf") if timeout_s is None else timeout_s
+    fates = {fate.source: fate for fate in hearing.follow(desk, list(tickets.values()), limit_s)}
+    uids: list[str] = []
+    none: list[Settled] = []
+    for one in wanted:
+        fate = fates.get(one.name)
+        if fate is None:
+            uids.append(one.uid)
+            continue
+        match fate.fate:
+            case Fate.ADMITTED | Fate.EXISTS:
+                uids += [new.uid for new in fate.items if new.id == one.name] or [x.uid for x in fate.items]
+            case Fate.REJECTED:
+                reason = "\n".join(fate.reasons)
+                none.append(Settled(uid="", id=one.name, state=State.REJECTED, reason=reason))
+            case Fate.DROPPED:
+                none.append(Settled(uid="", id=one.name, state=State.INCOMING, timed_out=True))
+            case Fate.GONE:
+                raise NotFoundError(
+                    "it was taken out of the drop box before it was admitted",
+                    where=desk.layout.queue / fate.name,
+                    remedy="put it back, if it is wanted",
+                )
+            case _:
+                assert_never(fate.fate)
+    return list(dict.fromkeys(uids)), none
 
 
 def settle(desk: Desk, uids: Sequence[str], timeout_s: float | None = None) -> Iterator[Settled]:

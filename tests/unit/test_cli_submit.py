@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.control import dropping, hearing
+from harness.control import dropping, hearing, waiting
 from harness.control.desk import Desk
 from harness.control.dropping import Fate
 from harness.layout import Layout
@@ -212,3 +213,111 @@ def test_wait_says_1_for_a_parked_item_and_75_when_the_time_is_over(root: Path, 
     assert said.code == 75
     assert "still ready" in said.out
     assert ctl(root, "wait", "nobody").code == 3
+
+
+# ---- wait, for what was just dropped -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Steps of others, one for each time that the command would sleep; after the last one it must not sleep again."""
+
+    def plan(*steps: Callable[[], object]) -> None:
+        left = list(steps)
+        calm = types.SimpleNamespace(sleep=lambda _: left.pop(0)())
+        monkeypatch.setattr(hearing, "time", calm)
+        monkeypatch.setattr(waiting, "time", calm)
+
+    return plan
+
+
+def finish_all(world: World) -> None:
+    for uid in world.disk.do_ls("queue/open") or ():
+        world.attempt(uid, Outcome.DONE)
+        world.finish(uid)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "names", "waited"),
+    [
+        ("x.json", {"prompt": "p"}, ["x"], ["x"]),
+        ("a.json", {"prompt": "p", "id": "fix"}, ["fix"], ["fix"]),
+        ("a.json", {"prompt": "p", "id": "fix"}, ["a"], ["fix"]),
+        ("plan.json", [{"prompt": "p", "id": "b"}, {"prompt": "p"}], ["b"], ["b"]),
+        ("plan.json", [{"prompt": "p", "id": "b"}, {"prompt": "p"}], ["plan"], ["b", "plan-2"]),
+        ("plan.json", [{"prompt": "p", "id": "b"}, {"prompt": "p"}], ["plan-2", "b"], ["b", "plan-2"]),
+    ],
+)
+def test_wait_follows_a_drop_from_the_drop_box_to_its_end(
+    root: Path,
+    world: World,
+    meanwhile: Callable[..., None],
+    file: str,
+    content: object,
+    names: list[str],
+    waited: list[str],
+) -> None:
+    items = content if isinstance(content, list) else [content]
+    world.drop(file, content if len(items) > 1 else items[0])
+    meanwhile(lambda: None, world.admit_all, lambda: finish_all(world))
+    said = ctl(root, "wait", *names)
+    assert said.code == 0, said.err
+    assert sorted(line.split(":")[0] for line in said.out.splitlines()) == waited
+    assert "no coordinator runs" in said.err
+
+
+def test_wait_follows_a_drop_that_is_taken_and_not_decided(
+    root: Path, world: World, meanwhile: Callable[..., None]
+) -> None:
+    world.drop("x.json", {"prompt": "p"})
+    (home,) = world.take()
+    meanwhile(lambda: world.admit(home), lambda: finish_all(world))
+    assert ctl(root, "wait", "x").code == 0
+    world.drop("y.json", {"prompt": "p"})
+    (home,) = world.take()
+    meanwhile(lambda: world.admit(home), lambda: finish_all(world))
+    assert ctl(root, "wait", home).code == 0
+
+
+def test_wait_for_a_drop_ends_with_75_when_nobody_takes_it_in_time(root: Path, world: World) -> None:
+    world.drop("x.json", {"prompt": "p"})
+    said = ctl(root, "wait", "x", "--timeout", "0")
+    assert (said.code, said.out) == (75, "x: still incoming\n")
+
+
+def test_wait_for_a_drop_that_is_rejected_says_why(
+    root: Path, world: World, meanwhile: Callable[..., None]
+) -> None:
+    world.drop("x.json", {"prompt": "p", "agent": "nobody"})
+    meanwhile(world.admit_all)
+    said = ctl(root, "wait", "x")
+    assert said.code == 1
+    assert "x: rejected: " in said.out
+    assert "nobody" in said.out
+
+
+def test_wait_for_a_drop_that_is_taken_away_again_ends(
+    root: Path, world: World, meanwhile: Callable[..., None]
+) -> None:
+    path = world.drop("x.json", {"prompt": "p"})
+    meanwhile(path.unlink, *[lambda: None] * hearing.MISSES)
+    said = ctl(root, "wait", "x")
+    assert said.code == 3
+    assert "taken out of the drop box" in said.err
+
+
+def test_a_drop_is_newer_than_an_item_of_that_id_that_is_over_and_not_than_one_that_is_not(
+    root: Path, world: World, meanwhile: Callable[..., None]
+) -> None:
+    world.add(id="x")
+    world.drop("again.json", {"prompt": "other", "id": "x"})
+    meanwhile(lambda: finish_all(world))
+    assert ctl(root, "wait", "x", "--timeout", "5").code == 0  # the first x, which is not over
+    said = ctl(root, "wait", "x", "--timeout", "0")
+    assert (said.code, said.out) == (75, "x: still incoming\n")
+
+
+def test_wait_for_a_name_that_nothing_has_says_so_at_once(root: Path, world: World) -> None:
+    world.drop("y.json", b"{ not json")
+    world.layout.config.write_text("v: 1\nworkers: many\n")
+    assert ctl(root, "wait", "x").code == 3
