@@ -31,8 +31,11 @@ TIMED_OUT = 75
 @json_option
 @invoked
 def wait(here: Invocation, ids: tuple[str, ...], timeout_s: float | None, as_json: bool) -> int:
-    """Wait until items are merged or done (0), or need a person (1). An ID may be that of a drop that still waits
-    in queue/; the name of its file, without the suffix, means all of its items."""
+    """Wait until items are merged or done (0), or need a person (1).
+
+    An ID may also be that of a drop that still waits in queue/; the name of its file, without the suffix, means all of
+    its items.
+    """
     from harness.control import undecided, waiting
 
     with here.desk() as desk:
