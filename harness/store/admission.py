@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from harness.model import Item, Record, Stub, slug
 from harness.store import batches, names, ops
-from harness.store.cells import Actor, publish, stub_path
-from harness.store.decisions import Decided, Decision, snapshot, waits
+from harness.store.cells import Actor, publish, stub_path, waits
+from harness.store.decisions import Decided, Decision, snapshot
 from harness.store.drops import Context, Drop, stem_of, suffix_of
 from harness.store.ops import Linked, Moved, Step
 

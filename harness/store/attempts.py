@@ -23,6 +23,7 @@ from harness.store.cells import (
     publish,
     stub_of,
     stub_path,
+    take_number,
 )
 from harness.store.ops import Moved, Step
 
@@ -70,7 +71,7 @@ def claim(actor: Actor, uid: str, *, patient: bool = False) -> Step[Claimed | Lo
         return seen
     n = seen.n + 1
     record = Claim(n=n, act=Act.RUN, owner=actor.identity, claimed_at=actor.stamp(), branch=branch_of(uid, n))
-    won, ticket = yield from publish(actor, "claim", record, f"queue/open/{uid}/{n}.claim", lock=True)
+    won, ticket = yield from take_number(actor, seen.item, record)
     if won is not Won.YES:
         return Look(
             uid=uid, n=n, standing=Standing.RUNNING if won is Won.LOST else Standing.GONE, item=seen.item

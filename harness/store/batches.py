@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from harness.model import slug
 from harness.store import ops
-from harness.store.cells import Actor, publish
-from harness.store.decisions import Decision, snapshot, waits
+from harness.store.cells import Actor, publish, waits
+from harness.store.decisions import Decision, snapshot
 from harness.store.drops import Context, Drop, default_id, stem_of
 from harness.store.names import Name, choose, taken
 from harness.store.ops import Linked, Moved, Step

@@ -120,6 +120,24 @@ def publish(
     return (Won.GONE if reply is Linked.GONE else Won.LOST), tmp
 
 
+def take_number(actor: Actor, item: Item, record: Claim) -> Step[tuple[Won, str]]:
+    """Set `<n>.claim` of an item in open/, locked. -> as `publish`
+
+    The first claim of an item that waited is built on its move to open/, so that is made durable first: else a power
+    loss could bring the item back to waiting/ with a claim, where a cancel would be decided by `0.end`, which nobody
+    reads any more.
+    """
+    if record.n == 1 and waits(item):
+        yield from ops.fsync_dir("queue/open")
+    cell = f"queue/open/{item.uid}/{record.n}.claim"
+    return (yield from publish(actor, "claim", record, cell, lock=True))
+
+
+def waits(item: Item) -> bool:
+    """Does it go to waiting/ first? (decided by the snapshot alone, so that every admitter says the same)"""
+    return bool(item.deps or item.not_before)
+
+
 def numbers(names: tuple[str, ...]) -> int:
     """The highest attempt number in a listing of an item's folder; 0 when none (`0.end`, `0.grant` included)."""
     return max(

@@ -81,8 +81,3 @@ def snapshot(
         digest=draft.digest(),
         admitted_at=actor.stamp(),
     )
-
-
-def waits(item: Item) -> bool:
-    """Does it go to waiting/ first? (decided by the snapshot alone, so that every admitter says the same)"""
-    return bool(item.deps or item.not_before)

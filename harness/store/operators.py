@@ -12,7 +12,7 @@ from typing import Protocol
 from harness.model import Act, Claim, End, Grant, Outcome, VerdictKind
 from harness.store import ops
 from harness.store.attempts import COMPLETION
-from harness.store.cells import Actor, Look, Standing, Won, claim_of, look, publish
+from harness.store.cells import Actor, Look, Standing, Won, claim_of, look, publish, take_number
 from harness.store.ops import Step
 from harness.store.promotion import move_to_open
 
@@ -67,16 +67,24 @@ def _overrule(actor: Actor, uid: str, n: int, outcome: Outcome, by: str, why: st
     return True
 
 
-def _consume(actor: Actor, uid: str, n: int, act: Act, outcome: Outcome, by: str, why: str) -> Step[bool]:
-    """Claim n as operator and end it at once. Killed in between: anybody completes it, by its act."""
+def _consume(actor: Actor, seen: Look, act: Act, outcome: Outcome, by: str, why: str) -> Step[bool]:
+    """Claim the next number as operator and end it at once. Killed in between: anybody completes it, by its act."""
+    uid, n = seen.uid, seen.n + 1
+    assert seen.item is not None
     record = Claim(n=n, act=act, owner=actor.identity, claimed_at=actor.stamp())
-    won, ticket = yield from publish(actor, "claim", record, f"queue/open/{uid}/{n}.claim", lock=True)
+    won, ticket = yield from take_number(actor, seen.item, record)
     if won is not Won.YES:
         return False
     yield from _decide(actor, uid, n, outcome, by, why)
     yield from ops.unlock(ticket)
     yield from ops.unhint(uid)
     return True
+
+
+def _make_durable(uid: str) -> Step[None]:
+    """The decision on an item that waited, wherever a promoter has moved its folder meanwhile, before a person is told."""
+    yield from ops.fsync_dir(f"queue/waiting/{uid}")
+    yield from ops.fsync_dir(f"queue/open/{uid}")  # not there either: archived, and durable before that
 
 
 def hold(actor: Actor, uid: str, by: str, why: str) -> Step[Answer]:
@@ -98,7 +106,7 @@ def hold(actor: Actor, uid: str, by: str, why: str) -> Step[Answer]:
                 if (yield from _overrule(actor, uid, seen.n, Outcome.HELD, by, why)):
                     return Answer(said=Said.DONE, n=seen.n)
             case Standing.READY | Standing.PARKED:
-                if (yield from _consume(actor, uid, seen.n + 1, Act.HOLD, Outcome.HELD, by, why)):
+                if (yield from _consume(actor, seen, Act.HOLD, Outcome.HELD, by, why)):
                     return Answer(said=Said.DONE, n=seen.n + 1)
     return Answer(said=Said.NOT_NOW, detail="it changes too fast; try again")
 
@@ -123,7 +131,7 @@ def cancel(actor: Actor, uid: str, by: str, why: str, judge: Judge) -> Step[Answ
     if (yield from ops.ls(f"queue/waiting/{uid}")) is not None:
         won, _ = yield from publish(actor, "end", zero, f"queue/waiting/{uid}/0.end")
         if won is not Won.GONE:
-            yield from ops.fsync_dir(f"queue/waiting/{uid}")
+            yield from _make_durable(uid)
             yield from move_to_open(uid, 9)
             return Answer(said=Said.DONE)
     for _ in range(TRIES):
@@ -143,7 +151,7 @@ def cancel(actor: Actor, uid: str, by: str, why: str, judge: Judge) -> Step[Answ
                 if (yield from _overrule(actor, uid, seen.n, Outcome.CANCELLED, by, why)):
                     return Answer(said=Said.DONE, n=seen.n)
             case Standing.READY | Standing.PARKED:
-                if (yield from _consume(actor, uid, seen.n + 1, Act.CANCEL, Outcome.CANCELLED, by, why)):
+                if (yield from _consume(actor, seen, Act.CANCEL, Outcome.CANCELLED, by, why)):
                     return Answer(said=Said.DONE, n=seen.n + 1)
     return Answer(said=Said.NOT_NOW, detail="it changes too fast; try again")
 
@@ -157,6 +165,7 @@ def retry(actor: Actor, uid: str, by: str, why: str, extra: int = 1, mode: str =
             # By somebody who has not moved it yet.
             return Answer(said=Said.TOO_LATE, detail="it is cancelled already")
         if won is not Won.GONE:
+            yield from _make_durable(uid)
             return Answer(
                 said=Said.DONE,
                 detail="it runs without waiting" if won is Won.YES else "it was allowed already",

@@ -1,0 +1,429 @@
+"""The invariants of docs/protocol.md on a tree of the model, written without the code that they judge.
+
+`Contents` says what the scenario put into the world; `Rules.check` looks at one state, `Rules.unfinished` at the end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.model import Act, Claim, CommitPolicy, End, Grant, Item, Outcome, Stub, Verdict, VerdictKind
+from harness.store.decisions import Decision
+from harness.store.drops import Context, Drop
+from tests.model.automaton import Interned
+from tests.model.files import Files, Git
+
+if TYPE_CHECKING:
+    from tests.model.explorer import Scenario
+
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+Part = tuple[str, int]
+"""(file name of the drop, position in it): one item that somebody asked for."""
+
+
+class Broken(Exception):
+    """An invariant does not hold. `trace` is the way there."""
+
+    def __init__(self, what: str, trace: Any = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.trace = trace
+
+
+@dataclass(slots=True)
+class Contents:
+    """What is in the world at the start, or may be written by somebody."""
+
+    context: Context
+    drops: dict[str, Drop] = field(default_factory=dict)
+    """file name -> what its bytes say"""
+    items: dict[str, Item] = field(default_factory=dict)
+    """uid -> items that are there already"""
+    written_later: frozenset[str] = frozenset()
+    """Drops that a process of the scenario writes: they may never come to be."""
+
+    def parts(self, name: str) -> list[Part]:
+        drop = self.drops[name]
+        return [(name, k) for k in range(max(1, len(drop.drafts)))]
+
+
+@dataclass(slots=True)
+class Tree:
+    """The visible names by folder."""
+
+    kids: dict[Any, dict[str, tuple[str, Any]]]
+
+    def __init__(self, files: Files) -> None:
+        self.kids = {}
+        for (at, name), entry in files.names.items():
+            self.kids.setdefault(at, {})[name] = entry
+
+    def of(self, inode: Any) -> dict[str, tuple[str, Any]]:
+        return self.kids.get(inode, {})
+
+
+@dataclass(slots=True)
+class Cells:
+    item: Item
+    claims: dict[int, Claim] = field(default_factory=dict)
+    ends: dict[int, End] = field(default_factory=dict)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    grants: dict[int, Grant] = field(default_factory=dict)
+
+    def submitted(self, n: int) -> bool:
+        end = self.ends.get(n)
+        return bool(
+            end and end.outcome is Outcome.DONE and end.sha and self.item.commit is not CommitPolicy.NONE
+        )
+
+    def closed(self, n: int) -> bool:
+        return n in self.ends and (not self.submitted(n) or n in self.verdicts)
+
+    def outcome(self, n: int) -> str | None:
+        """How the item is over by attempt n, if it is."""
+        end = self.ends.get(n)
+        if end is None:
+            return None
+        if self.submitted(n):
+            verdict = self.verdicts.get(n)
+            return verdict.kind.value if verdict and verdict.kind is not VerdictKind.RETURNED else None
+        return end.outcome.value if end.outcome in (Outcome.DONE, Outcome.CANCELLED) else None
+
+    def spent(self, upto: int) -> int:
+        return sum(
+            self.ends[m].outcome in (Outcome.FAILED, Outcome.EXPIRED)
+            or (m in self.verdicts and self.verdicts[m].kind is VerdictKind.RETURNED)
+            for m in range(1, upto + 1)
+            if m in self.ends
+        )
+
+
+@dataclass(slots=True)
+class Rules:
+    contents: Contents
+    records: Interned
+    scenario: Scenario
+    _good: set[int] = field(default_factory=set)
+    """Items that were found whole, by the hash of everything that the rules of one item look at."""
+
+    # ---- the whole tree ------------------------------------------------------------------------------------------------
+
+    def check(self, files: Files, ghost: frozenset[Any]) -> None:
+        tree = Tree(files)
+        where: dict[Part, list[str]] = {}
+        items: dict[str, Cells] = {}
+        self._drops(tree, where)
+        self._incoming(tree, where)
+        open_ids: Counter[str] = Counter()
+        for phase, folder in self._homes(tree):
+            for uid, (_, inode) in tree.of(folder).items():
+                has = tree.of(inode)
+                stub = self._stub(tree, uid)
+                cells = self._item(phase, folder, uid, has, stub, files.git, ghost)
+                items[uid] = cells
+                where.setdefault(self._part(uid, cells.item), []).append(f"{phase}/{uid}")
+                if phase in ("waiting", "open", "aside") and not stub:
+                    open_ids[cells.item.id] += 1
+        self._rejected(tree, where)
+        self._batches(tree, where)
+        for part, places in where.items():
+            if len(places) > 1:
+                raise Broken(f"I1 {part} is in {places}")
+        for name in self.contents.drops:
+            for part in self.contents.parts(name):
+                if part not in where and not self._unwritten(tree, name):
+                    raise Broken(f"I1 {part} is lost")
+        for uid, item in self.contents.items.items():
+            if (uid, -1) not in where:
+                raise Broken(f"I1 {item.id} is lost")
+        for name, count in open_ids.items():
+            if count > 1:
+                raise Broken(f"ids: {count} unfinished items are called {name!r}")
+        self._target(files.git, items)
+        self._history(files, tree, items, ghost)
+
+    def _unwritten(self, tree: Tree, name: str) -> bool:
+        """It is being written by somebody who may have lost power, or was never begun."""
+        return name in self.contents.written_later and not any(
+            has.get(f"raw.{name}") for has in tree.kids.values()
+        )
+
+    def _homes(self, tree: Tree) -> list[tuple[str, str]]:
+        days = [("archive", inode) for _, (kind, inode) in tree.of("archive").items() if kind == "d"]
+        return [("waiting", "waiting"), ("open", "open"), ("aside", "aside"), *days]
+
+    def _part(self, uid: str, item: Item) -> Part:
+        if uid in self.contents.items:
+            return uid, -1
+        tail = uid.rsplit("-", 1)[1][10:]
+        return item.drop, DIGITS.index(tail) if tail else 0
+
+    def _drops(self, tree: Tree, where: dict[Part, list[str]]) -> None:
+        for name, (kind, _) in tree.of("queue").items():
+            if kind == "f":
+                for part in self.contents.parts(name):
+                    where.setdefault(part, []).append("queue")
+
+    def _incoming(self, tree: Tree, where: dict[Part, list[str]]) -> None:
+        for home, (_, inode) in tree.of("incoming").items():
+            has = tree.of(inode)
+            raw = next((n for n in has if n.startswith("raw.")), None)
+            if raw is None:
+                continue
+            name = raw.removeprefix("raw.")
+            place = f"incoming/{home}"
+            if "item.json" in has:
+                self._whole(has["item.json"], "I4", f"{place}/item.json")
+            if "batch" in has:
+                batch = self._whole(has["batch"], "I4", f"{place}/batch")
+                assert isinstance(batch, Decision)
+                if not batch.rejected:
+                    if batch.tree and batch.tree not in has:
+                        raise Broken(f"I16 {place}: the tree {batch.tree} that its cell names is not there")
+                    for uid in tree.of(has[batch.tree][1]) if batch.tree else ():
+                        where.setdefault((name, DIGITS.index(uid.rsplit("-", 1)[1][10:])), []).append(place)
+                    self._present(name, batch, where)
+                    continue
+            for part in self.contents.parts(name):
+                where.setdefault(part, []).append(place)
+
+    def _present(self, name: str, batch: Decision, where: dict[Part, list[str]]) -> None:
+        """Items of the batch that were there already, under another uid: they need no place."""
+        drafts = self.contents.drops[name].drafts
+        for k, draft in enumerate(drafts):
+            if (draft.id or "") in batch.present:
+                where.setdefault((name, k), []).append("present")
+
+    def _rejected(self, tree: Tree, where: dict[Part, list[str]]) -> None:
+        for home, (_, inode) in tree.of("rejected").items():
+            has = tree.of(inode)
+            raw = next((n for n in has if n.startswith("raw.")), None)
+            if raw is None:
+                raise Broken(f"I1 rejected/{home} without what was dropped")
+            if "why.json" not in has:
+                raise Broken(f"rejected/{home} without why.json")
+            decision = self._whole(has["why.json"], "I4", f"rejected/{home}/why.json")
+            if not isinstance(decision, Decision) or not decision.rejected:
+                raise Broken(f"rejected/{home} was admitted")
+            stub = self._stub(tree, home)
+            if stub is None or stub.outcome != "rejected":
+                raise Broken(f"I6 rejected/{home} with the stub {stub}")
+            for part in self.contents.parts(raw.removeprefix("raw.")):
+                where.setdefault(part, []).append(f"rejected/{home}")
+
+    def _batches(self, tree: Tree, where: dict[Part, list[str]]) -> None:
+        for _, day in tree.of("batches").values():
+            for home, (_, inode) in tree.of(day).items():
+                has = tree.of(inode)
+                raw = next((n for n in has if n.startswith("raw.")), None)
+                if raw is None or "batch" not in has:
+                    raise Broken(f"I16 batches/{home} has {sorted(has)}")
+                batch = self._whole(has["batch"], "I4", f"batches/{home}/batch")
+                assert isinstance(batch, Decision)
+                if batch.tree in has and tree.of(has[batch.tree][1]):
+                    raise Broken(f"I16 batches/{home} still holds items")
+                self._present(raw.removeprefix("raw."), batch, where)
+
+    def _whole(self, entry: tuple[str, Any], invariant: str, where: str) -> Any:
+        number = entry[1][1]
+        if number is None:
+            raise Broken(f"{invariant} {where} is torn")
+        return self.records.record(number)
+
+    def _stub(self, tree: Tree, uid: str) -> Stub | None:
+        for kind, folder in tree.of("done").values():
+            entry = tree.of(folder).get(uid) if kind == "d" else None
+            if entry:
+                stub = self._whole(entry, "I4", f"done/{uid}")
+                assert isinstance(stub, Stub)
+                return stub
+        return None
+
+    # ---- one item ------------------------------------------------------------------------------------------------------
+
+    def _cells(self, phase: str, uid: str, has: dict[str, tuple[str, Any]]) -> Cells:
+        if "item.json" not in has:
+            raise Broken(f"I3 {phase}/{uid} has no item.json")
+        item = self._whole(has["item.json"], "I3", f"{phase}/{uid}/item.json")
+        if not isinstance(item, Item) or item.uid != uid:
+            raise Broken(f"I3 {phase}/{uid} holds {item}")
+        cells = Cells(item)
+        for name, entry in has.items():
+            head, _, tail = name.partition(".")
+            kinds: dict[str, dict[int, Any]] = {
+                "claim": cells.claims,
+                "end": cells.ends,
+                "verdict": cells.verdicts,
+                "grant": cells.grants,
+            }
+            into = kinds.get(tail)
+            if into is not None and head.isdecimal():
+                into[int(head)] = self._whole(entry, "I4", f"{phase}/{uid}/{name}")
+        return cells
+
+    def _item(
+        self,
+        phase: str,
+        folder: str,
+        uid: str,
+        has: dict[str, tuple[str, Any]],
+        stub: Stub | None,
+        git: Git,
+        ghost: frozenset[Any],
+    ) -> Cells:
+        cells = self._cells(phase, uid, has)
+        acked = frozenset(x for x in ghost if x[0] == "acked" and x[1] == uid)
+        key = hash(
+            (phase, folder, uid, frozenset(has.items()), stub and self.records.number(stub), git, acked)
+        )
+        if key not in self._good:
+            self._one(phase, folder, uid, cells, stub, git, acked)
+            self._good.add(key)
+        return cells
+
+    def _one(
+        self,
+        phase: str,
+        folder: str,
+        uid: str,
+        cells: Cells,
+        stub: Stub | None,
+        git: Git,
+        acked: frozenset[Any],
+    ) -> None:
+        claims, ends = sorted(cells.claims), sorted(n for n in cells.ends if n)
+        if claims != list(range(1, len(claims) + 1)) or ends != list(range(1, len(ends) + 1)):
+            raise Broken(f"I2 {uid} has the claims {claims} and the ends {ends}")
+        if not len(claims) - 1 <= len(ends) <= len(claims):
+            raise Broken(f"I2 {uid} has the claims {claims} and the ends {ends}")
+        terminal = [n for n in sorted(cells.ends) if cells.outcome(n)]
+        if len(terminal) > 1 or (terminal and len(claims) > terminal[0]):
+            raise Broken(f"I5 {uid} lives on after its end {terminal}: claims {claims}")
+        outcome = cells.outcome(terminal[0]) if terminal else None
+        if phase == "archive":
+            if stub is None:
+                raise Broken(f"I6 {uid} is archived without a stub")
+            if folder != f"D:queue/archive/{stub.day}":
+                raise Broken(f"I6 {uid} is archived in {folder}, its stub says {stub.day}")
+        if stub is not None and stub.outcome != outcome:
+            raise Broken(f"I6 the stub of {uid} says {stub.outcome}, its cells say {outcome}")
+        if phase == "waiting" and claims:
+            raise Broken(f"I1 {uid} waits, and has the claims {claims}")
+        self._order(uid, cells, git)
+        self._allowed(uid, cells, acked)
+
+    def _order(self, uid: str, cells: Cells, git: Git) -> None:
+        for n, verdict in cells.verdicts.items():
+            if not cells.submitted(n):
+                raise Broken(f"I11 a verdict of {uid}.{n}, which submitted nothing")
+            there = [m for u, k, m in git.history if (u, k) == (uid, n)]
+            if verdict.kind is VerdictKind.MERGED:
+                if not there:
+                    raise Broken(f"I12 {uid}.{n} is called merged, the target has {git.history}")
+                if verdict.merged not in there:
+                    raise Broken(f"I12 {uid}.{n} is merged as {there}, its verdict says {verdict.merged}")
+            elif any(u == uid and k <= n for u, k, _ in git.history):
+                raise Broken(f"I12 {uid}.{n} is called {verdict.kind.value}, the target has {git.history}")
+        for n in cells.grants:
+            if n and (not cells.closed(n) or cells.outcome(n)):
+                raise Broken(f"I11 a grant for {uid}.{n}, which is not closed, or over")
+        for n in cells.claims:
+            if n > 1 and not cells.closed(n - 1):
+                raise Broken(f"I11 {uid}.{n} was claimed while {n - 1} was not closed")
+        for n, end in cells.ends.items():
+            if cells.submitted(n) and end.sha not in git.objects:
+                raise Broken(f"I18 the end of {uid}.{n} names an unreadable commit")
+
+    def _allowed(self, uid: str, cells: Cells, acked: frozenset[Any]) -> None:
+        for n, claim in cells.claims.items():
+            end = cells.ends.get(n)
+            wanted = {Act.HOLD: Outcome.HELD, Act.CANCEL: Outcome.CANCELLED}.get(claim.act)
+            if wanted and end and end.outcome is not wanted:
+                raise Broken(f"I13 {uid}.{n} was claimed to {claim.act.value} and ended {end.outcome.value}")
+            if claim.act is not Act.RUN:
+                continue
+            if n > 1 and n - 1 not in cells.grants:
+                extra = sum(g.extra for m, g in cells.grants.items() if 0 < m < n)
+                if cells.spent(n - 1) >= cells.item.max_attempts + extra:
+                    raise Broken(f"I13 {uid}.{n} runs, although {cells.spent(n - 1)} attempts are spent")
+                last = max((m for m in cells.grants if m < n), default=0)
+                free = sum(cells.ends[m].outcome is Outcome.RELEASED for m in range(last + 1, n))
+                if free > self.scenario.releases:
+                    raise Broken(f"I13 {uid}.{n} runs after {free} releases")
+            for held in range(1, n):
+                if cells.ends[held].outcome is Outcome.HELD and not any(held <= g < n for g in cells.grants):
+                    raise Broken(f"I13 {uid}.{n} runs although it was held as {held}")
+            for _, _, told in acked:
+                if n > told and not any(told <= g < n for g in cells.grants):
+                    raise Broken(f"I13 {uid}.{n} runs although a person was told that it does not, as {told}")
+
+    # ---- git, and what happened ----------------------------------------------------------------------------------------
+
+    def _target(self, git: Git, items: dict[str, Cells]) -> None:
+        seen: set[str] = set()
+        for uid, n, merge in git.history:
+            if not uid:
+                continue
+            if uid in seen:
+                raise Broken(f"I12 the target holds {uid} twice: {git.history}")
+            seen.add(uid)
+            if merge not in git.objects:
+                raise Broken(f"I18 the target names the unreadable merge of {uid}.{n}")
+            cells = items.get(uid)
+            if cells is not None:
+                if n not in cells.ends:
+                    raise Broken(f"I12 the target holds {uid}.{n}, which has no end")
+                if cells.ends[n].outcome is not Outcome.DONE:
+                    raise Broken(f"I12 the target holds {uid}.{n}, which ended {cells.ends[n].outcome.value}")
+
+    def _history(self, files: Files, tree: Tree, items: dict[str, Cells], ghost: frozenset[Any]) -> None:
+        ran: dict[tuple[str, int], str] = {}
+        for fact in ghost:
+            match fact[0]:
+                case "exec":
+                    _, uid, n, me = fact
+                    if ran.setdefault((uid, n), me) != me:
+                        raise Broken(f"I9 attempt {uid}.{n} was executed by {ran[uid, n]} and by {me}")
+                    self._dependencies(tree, items, uid)
+                case "spurious":
+                    raise Broken(f"I10 {fact[1]}: its owner lives, and nobody suspected it")
+                case "bad stop":
+                    raise Broken(f"I14 {fact[1]}.{fact[2]} was stopped before it was decided")
+                case "not superseded":
+                    raise Broken(f"I17 {fact[1]}.{fact[2]} was given up although nobody decided it")
+                case "alarm":
+                    if not self.scenario.moves:
+                        raise Broken(f"I17 a false alarm: {fact[1]}")
+                case "pushed":
+                    if (
+                        not any(m == "up" for _, _, m in files.git.history)
+                        and not self.scenario.budget.powers
+                    ):
+                        raise Broken(f"I12 what somebody else pushed was overwritten: {files.git.history}")
+                case _:
+                    pass
+
+    def _dependencies(self, tree: Tree, items: dict[str, Cells], uid: str) -> None:
+        cells = items.get(uid)
+        if cells is None or 0 in cells.grants:
+            return
+        for dep, fixed in cells.item.deps.items():
+            if dep in cells.item.optional_deps:
+                continue
+            holders = [i for u, i in items.items() if (u == fixed if fixed else i.item.id == dep)]
+            if not any(h.outcome(n) in ("done", "merged") for h in holders for n in h.ends):
+                raise Broken(f"I15 {uid} ran, and {dep} is not done")
+
+    # ---- the end -------------------------------------------------------------------------------------------------------
+
+    def unfinished(self, files: Files) -> list[str]:
+        """What a recovery should have brought to its end. Items in waiting/ may wait for what was cancelled."""
+        tree = Tree(files)
+        left = [f"queue/{n}" for n, (kind, _) in tree.of("queue").items() if kind == "f"]
+        left += [f"open/{u}" for u in tree.of("open")] + [f"waiting/{u}" for u in tree.of("waiting")]
+        for home, (_, inode) in tree.of("incoming").items():
+            if any(n.startswith("raw.") for n in tree.of(inode)):
+                left.append(f"incoming/{home}")
+        return left

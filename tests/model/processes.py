@@ -1,0 +1,227 @@
+"""The processes of the model: what the product's processes do with the store, around the very generators that it ships.
+
+Each function here is one process: a generator of operations, made of `harness.store`'s. `p` is the set of store modules
+to use (the product's, or a mutant's). `me` names the incarnation. Whatever is not the store's is one operation of its own:
+
+    ("exec", uid, n, me)        the attempt has side effects from here on
+    ("choose", uid, n)          what the agent makes of it: done, failed, released, or it looks whether it was decided
+    ("commit", sha), ("sync_hub",)     its result, in git
+    ("acked", uid, n)           a person was told that the item will not run
+    ("superseded", uid, n)      an owner gave up because somebody else decided its attempt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from harness.errors import UnreadableRecordError
+from harness.model import CommitPolicy, End, Identity, Item, Outcome
+from tests.model.automaton import TORN, Body
+
+DAYS = ("2027-01-15", "2027-01-16")
+PROJECT = "app"
+
+
+def product() -> SimpleNamespace:
+    """The store as it ships."""
+    from harness.store import admission, attempts, cells, lane, operators, ops, promotion
+
+    return SimpleNamespace(
+        admission=admission,
+        attempts=attempts,
+        cells=cells,
+        lane=lane,
+        operators=operators,
+        ops=ops,
+        promotion=promotion,
+    )
+
+
+def adapted(me: str, body: Body) -> Body:
+    """The operations of a generator as the explorer knows them: what the interpreter does in two calls becomes two
+    operations, names that must be new are made from the incarnation's, a damaged record is thrown into the reader."""
+    reply: Any = None
+    fresh = swaps = 0
+    while True:
+        try:
+            op = (
+                body.throw(UnreadableRecordError("it is torn", where="model", remedy=""))
+                if reply is TORN
+                else body.send(reply)
+            )
+        except StopIteration:
+            return
+        match op[0]:
+            case "fresh":
+                fresh += 1
+                reply = f"{me}{fresh}".ljust(10, "0")
+            case "ensure_dir":
+                yield ("mkdir", op[1])
+                yield ("fsync_dir", op[1].rsplit("/", 1)[0])
+                reply = None
+            case "swap_lane":
+                swaps += 1
+                reply = yield (*op, f"{me}.{swaps}")
+            case _:
+                reply = yield op
+
+
+def actor(p: SimpleNamespace, me: str) -> Any:
+    return p.cells.Actor(Identity(incarnation=me, name=me, host="here", root="r"))
+
+
+def worker(p: SimpleNamespace, me: str, rounds: int = 1, day: int = 0, hints: bool = False) -> Body:
+    """Claims what it finds, runs it, ends it, finishes what is over."""
+    self = actor(p, me)
+    for _ in range(rounds):
+        todo = (yield ("hints",)) if hints else ((yield ("ls", "queue/open")) or ())
+        for uid in todo:
+            yield from attempt(p, self, me, uid, DAYS[day], hints)
+
+
+def attempt(p: SimpleNamespace, self: Any, me: str, uid: str, day: str, hints: bool) -> Body:
+    got = yield from p.attempts.claim(self, uid)
+    if not isinstance(got, p.attempts.Claimed):
+        if hints:
+            yield ("unhint", uid)
+        return
+    yield ("exec", uid, got.n, me)
+    what = yield ("choose", uid, got.n)
+    if what == "look":  # its beat: has somebody decided it?
+        if (yield from p.attempts.decided(got)) is not None:
+            yield from p.attempts.abandon(got)
+            yield ("superseded", uid, got.n)
+            return
+        what = "done"
+    sha = None
+    if what == "done" and got.item.commit is not CommitPolicy.NONE:
+        sha = f"c-{uid}-{got.n}"
+        yield ("commit", sha)
+        yield ("sync_hub", PROJECT)
+    record = End(n=got.n, outcome=Outcome(what), by=me, sha=sha)
+    if (yield from p.attempts.end(self, got, record)) is not p.attempts.Ended.WON:
+        yield ("superseded", uid, got.n)
+    elif what == "done" and sha is None:
+        yield from p.attempts.finish(self, uid, day)
+    elif hints and what != "done":
+        yield ("hint", uid, 5)
+
+
+def monitor(p: SimpleNamespace, me: str, rounds: int = 1, day: int = 0, hints: bool = False) -> Body:
+    """The coordinator's care for open/: expire, finish, hint."""
+    self = actor(p, me)
+    for _ in range(rounds):
+        todo = (yield ("ls", "queue/open")) or ()  # a local: part of the state of the process
+        for uid in todo:
+            seen = yield from p.cells.look(uid)
+            if seen.standing is p.cells.Standing.RUNNING:
+                if (yield from p.attempts.expire(self, uid, seen.n)) is Outcome.CANCELLED:
+                    yield from p.attempts.finish(self, uid, DAYS[day])
+            elif seen.standing is p.cells.Standing.OVER:
+                yield from p.attempts.finish(self, uid, DAYS[day])
+            elif seen.standing is p.cells.Standing.READY and hints:
+                yield ("hint", uid, 5)
+
+
+def admitter(p: SimpleNamespace, me: str, rounds: int = 1, context: Any = None) -> Body:
+    """The coordinator's admission: take drops, decide what is in incoming/, complete what a dead one began."""
+    self = actor(p, me)
+    for _ in range(rounds):
+        yield from p.admission.take()
+        todo = (yield ("ls", "queue/incoming")) or ()  # a local: part of the state of the process
+        for home in todo:
+            yield from p.admission.admit(self, home, context, DAYS[0])
+
+
+def promoter(p: SimpleNamespace, me: str, rounds: int = 1) -> Body:
+    """The coordinator's care for waiting/."""
+    for _ in range(rounds):
+        todo = (yield ("ls", "queue/waiting")) or ()  # a local: part of the state of the process
+        for uid in todo:
+            item = yield ("read", f"queue/waiting/{uid}/item.json", Item)
+            if item is not None:
+                yield from p.promotion.promote(item)
+
+
+def merger(p: SimpleNamespace, me: str, rounds: int = 1, day: int = 0) -> Body:
+    self = actor(p, me)
+    for _ in range(rounds):
+        todo = (yield ("ls", "queue/open")) or ()  # a local: part of the state of the process
+        for uid in todo:
+            seen = yield from p.cells.look(uid)
+            if seen.standing is p.cells.Standing.SUBMITTED:
+                yield from p.lane.judge(self, PROJECT, uid, seen.n)
+                seen = yield from p.cells.look(uid)
+            if seen.standing is p.cells.Standing.OVER:
+                yield from p.attempts.finish(self, uid, DAYS[day])
+
+
+# ---- people ------------------------------------------------------------------------------------------------------------
+
+
+def cancel(p: SimpleNamespace, me: str, uid: str) -> Body:
+    self = actor(p, me)
+
+    def judge(uid: str, n: int, *, cancel_by: str, why: str) -> Any:
+        return p.lane.judge(self, PROJECT, uid, n, cancel_by=cancel_by, why=why)
+
+    said = yield from p.operators.cancel(self, uid, me, "", judge)
+    if said.said is p.operators.Said.DONE:
+        yield ("acked", uid, said.n)
+    yield from p.attempts.finish(self, uid, DAYS[0])
+
+
+def hold(p: SimpleNamespace, me: str, uid: str) -> Body:
+    said = yield from p.operators.hold(actor(p, me), uid, me, "")
+    if said.said is p.operators.Said.DONE:
+        yield ("acked", uid, said.n)
+
+
+def stop(p: SimpleNamespace, me: str, uid: str) -> Body:
+    seen = yield from p.cells.look(uid)
+    if seen.standing is p.cells.Standing.RUNNING:
+        yield from p.operators.stop(actor(p, me), uid, seen.n, me, "")
+
+
+def retry(p: SimpleNamespace, me: str, uid: str) -> Body:
+    yield from p.operators.retry(actor(p, me), uid, me, "")
+
+
+# ---- the rest of the world ---------------------------------------------------------------------------------------------
+
+
+def writer(p: SimpleNamespace, me: str, name: str) -> Body:
+    """A person's program that writes a drop in place, slowly."""
+    yield ("open_drop", name)
+    yield ("write_drop", name)
+
+
+def mover(p: SimpleNamespace, me: str, uid: str) -> Body:
+    """A repair, a restore, a person: takes an item's folder away and brings it back."""
+    yield ("rename", f"queue/open/{uid}", f"queue/aside/{uid}")
+    yield ("rename", f"queue/aside/{uid}", f"queue/open/{uid}")
+
+
+def pusher(p: SimpleNamespace, me: str) -> Body:
+    """Somebody else moves the target: a fetch from upstream, a person's push into the hub."""
+    old = yield ("target", PROJECT)
+    yield ("push", old)
+
+
+Maker = Callable[..., Body]
+
+
+def started(maker: Maker, p: SimpleNamespace, me: str, args: dict[str, Any]) -> Callable[[], Body]:
+    return lambda: adapted(me, maker(p, me, **args))
+
+
+def everything(context: Any) -> Iterator[tuple[str, Maker, dict[str, Any]]]:
+    """What a fresh coordinator, one worker and one merger do; the recovery of every scenario."""
+    yield "Ra", admitter, {"context": context, "rounds": 2}
+    yield "Rp", promoter, {}
+    yield "Rm", monitor, {"hints": True}
+    yield "Rw", worker, {}
+    yield "Rj", merger, {}
+    yield "Rn", monitor, {"hints": True}

@@ -1,0 +1,259 @@
+"""The scenarios of docs/protocol.md: who runs, on what, with which faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from harness.model import Act, Claim, CommitPolicy, End, Grant, Identity, Item, Outcome, Verdict
+from harness.store.drops import Context, parse
+from tests.model.automaton import Interned
+from tests.model.explorer import Budget, Process, Scenario
+from tests.model.files import Files, Git
+from tests.model.invariants import Contents
+from tests.model.processes import (
+    admitter,
+    cancel,
+    hold,
+    merger,
+    monitor,
+    mover,
+    promoter,
+    pusher,
+    retry,
+    stop,
+    worker,
+    writer,
+)
+
+CONTEXT = Context(projects={"app": ("claude",)}, agents=("claude",))
+Setup = Callable[[Files, Interned], Contents]
+
+
+def uid_of(name: str) -> str:
+    return f"{name}-0000000000"
+
+
+# ---- setups --------------------------------------------------------------------------------------------------------------
+
+
+class World:
+    """Builds a setup: `World().item("x").drop("a.json", ...)`; called with files, it puts everything there."""
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[Files, Interned, Contents], None]] = []
+
+    def __call__(self, files: Files, records: Interned) -> Contents:
+        contents = Contents(CONTEXT)
+        for step in self._steps:
+            step(files, records, contents)
+        return contents
+
+    def item(
+        self, name: str, *, merge: bool = False, attempts: int = 3, phase: str = "open", **more: Any
+    ) -> World:
+        """One item that is there already."""
+        uid = uid_of(name)
+        policy = CommitPolicy.REQUIRED if merge else CommitPolicy.NONE
+        item = Item(uid=uid, id=name, prompt="p", project="app", commit=policy, max_attempts=attempts, **more)
+
+        def step(files: Files, records: Interned, contents: Contents) -> None:
+            files.add(phase, uid, ("d", f"D:{uid}"))
+            files.add(f"D:{uid}", "item.json", ("f", (f"I:{uid}", records.number(item))))
+            contents.items[uid] = item
+
+        self._steps.append(step)
+        return self
+
+    def waiting(self, name: str, **more: Any) -> World:
+        return self.item(name, phase="waiting", **more)
+
+    def cell(self, name: str, cell: str, record: Any) -> World:
+        def step(files: Files, records: Interned, contents: Contents) -> None:
+            uid = uid_of(name)
+            files.add(f"D:{uid}", cell, ("f", (f"{cell}:{uid}", records.number(record))))
+            if isinstance(record, End) and record.sha:
+                files.git = Git(files.git.objects | {record.sha}, files.git.history, files.git.lane)
+
+        self._steps.append(step)
+        return self
+
+    def history(self, name: str, *outcomes: str) -> World:
+        """Attempts that are decided already; "done" has a result to merge, "returned" was refused."""
+        old = Identity(incarnation="old", name="old")
+        for n, what in enumerate(outcomes, 1):
+            act = {"held": Act.HOLD}.get(what, Act.RUN)
+            self.cell(name, f"{n}.claim", Claim(n=n, act=act, owner=old))
+            sha = f"c-{uid_of(name)}-{n}" if what in ("done", "returned") else None
+            outcome = Outcome("done" if what == "returned" else what)
+            self.cell(name, f"{n}.end", End(n=n, outcome=outcome, by="old", sha=sha))
+            if what == "returned":
+                self.cell(name, f"{n}.verdict", Verdict(n=n, returned="gate", gate="tests"))
+        return self
+
+    def grant(self, name: str, n: int, extra: int = 1) -> World:
+        return self.cell(name, f"{n}.grant", Grant(n=n, extra=extra, by="me"))
+
+    def drop(self, name: str, text: str, *, later: bool = False) -> World:
+        """A file in the drop box, or one that a process of the scenario writes."""
+
+        def step(files: Files, records: Interned, contents: Contents) -> None:
+            contents.drops[name] = parse(name, text.encode(), CONTEXT)
+            if later:
+                contents.written_later |= {name}
+            else:
+                files.add("queue", name, ("f", (f"U:{name}", name)))
+
+        self._steps.append(step)
+        return self
+
+    def hint(self, name: str) -> World:
+        self._steps.append(lambda files, records, contents: files.add("ready", uid_of(name), ("f", "hint")))
+        return self
+
+    def folder(self, path: str) -> World:
+        """A folder of the store that is there from earlier days."""
+        at, _, name = path.rpartition("/")
+        self._steps.append(lambda files, records, contents: files.add(at, name, ("d", f"D:queue/{path}")))
+        return self
+
+
+def one(merge: bool = False, **more: Any) -> World:
+    return World().item("g" if merge else "x", merge=merge, **more)
+
+
+def submitted(*names: str, attempts: int = 3) -> World:
+    world = World()
+    for name in names or ("g",):
+        world.item(name, merge=True, attempts=attempts).history(name, "done")
+    return world
+
+
+X = '{"prompt": "p", "commit": "none"}'
+BATCH = '[{"id": "b1", "prompt": "p", "commit": "none"}, {"id": "b2", "prompt": "p", "commit": "none"}]'
+CHAIN = '[{"id": "b1", "prompt": "p", "commit": "none"}, {"id": "b2", "prompt": "p", "commit": "none", "depends_on": ["b1"]}]'
+NAMED = '{"id": "n", "prompt": "p", "commit": "none"}'
+OTHER = '{"id": "n", "prompt": "something else", "commit": "none"}'
+BAD = '{"prompt": 7}'
+NEEDS_X = '{"prompt": "p", "commit": "none", "depends_on": ["x"]}'
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------------
+
+
+def w(name: str = "w", rounds: int = 1, **more: Any) -> Process:
+    return Process(name, worker, {"rounds": rounds, **more})
+
+
+def m(name: str = "m", rounds: int = 1, **more: Any) -> Process:
+    return Process(name, monitor, {"rounds": rounds, **more})
+
+
+def a(name: str = "a", rounds: int = 1) -> Process:
+    return Process(name, admitter, {"rounds": rounds, "context": CONTEXT})
+
+
+def t(name: str = "p", rounds: int = 1) -> Process:
+    return Process(name, promoter, {"rounds": rounds})
+
+
+def j(name: str = "j", rounds: int = 1, **more: Any) -> Process:
+    return Process(name, merger, {"rounds": rounds, **more})
+
+
+def person(maker: Any, item: str, name: str = "o") -> Process:
+    return Process(name, maker, {"uid": uid_of(item)})
+
+
+def program(file: str) -> Process:
+    return Process("u", writer, {"name": file}, mortal=False)
+
+
+PUSH = Process("u", pusher)
+MOVE = Process("z", mover, {"uid": uid_of("x")})
+AFTER_X: dict[str, Any] = {"deps": {"x": uid_of("x")}}
+AFTER_G: dict[str, Any] = {"deps": {"g": uid_of("g")}}
+
+
+def scenarios() -> list[Scenario]:
+    """In the order of docs/reliability.md."""
+    return [
+        # ---- attempts
+        Scenario("A 2 workers and a monitor, 1 item; 1 kill, 1 suspicion", (w(), w("v"), m()), one(), Budget(kills=1, suspicions=1)),
+        Scenario("B the same; 2 kills, 2 suspicions", (w(), w("v"), m()), one(), Budget(kills=2, suspicions=2)),
+        Scenario("C 2 workers, 2 monitors; 1 kill, 1 suspicion", (w(), w("v"), m(), m("k", day=1)), one(), Budget(kills=1, suspicions=1)),
+        Scenario("D 1 worker 2 rounds, monitor 2 rounds; 1 failure, 1 kill, 1 suspicion", (w(rounds=2), m(rounds=2)), one(), Budget(kills=1, suspicions=1, fails=1)),
+        Scenario("E 2 workers and a monitor, 2 items; 1 suspicion", (w(), w("v"), m()), World().item("x").item("y"), Budget(suspicions=1)),
+        Scenario("F at most 2 attempts; 2 failures, 2 suspicions", (w(rounds=2), w("v"), m(rounds=2)), one(attempts=2), Budget(suspicions=2, fails=2)),
+        Scenario("G no second attempt; 2 workers, 2 monitors; 1 kill, 2 suspicions", (w(), w("v"), m(), m("k")), one(attempts=1), Budget(kills=1, suspicions=2)),
+        Scenario("H the monitor kills the hung, or fails to; 1 kill, 2 suspicions", (w(rounds=2), m(), m("k")), one(), Budget(kills=1, suspicions=2), kills_hung=True),
+        Scenario("I power, weak: 2 workers and a monitor; 1 suspicion", (w(), w("v"), m()), one(), Budget(powers=1, suspicions=1)),
+        Scenario("J power, journal: 2 workers and a monitor; 1 kill, 1 suspicion", (w(), w("v"), m()), one(), Budget(powers=1, kills=1, suspicions=1), weak=False),
+        Scenario("K power twice, weak: worker and monitor", (w(), m()), one(), Budget(powers=2)),
+        Scenario("L lost replies: 2 workers and a monitor; 2 lost, 1 kill", (w(), w("v"), m()), one(), Budget(kills=1, replies=2)),
+        Scenario("M torn listings: 2 workers, monitor; 2 torn, 1 suspicion, 1 failure", (w(rounds=2), w("v"), m()), one(), Budget(suspicions=1, fails=1, replies=2), torn=True),
+        Scenario("N torn listings, power: 2 workers; 1 failure", (w(), w("v")), one(), Budget(powers=1, fails=1, replies=1), torn=True),
+        Scenario("O released and failed: 2 workers and a monitor, at most 2", (w(rounds=3), w("v"), m()), one(attempts=2), Budget(suspicions=1, fails=2)),
+        # ---- finishing
+        Scenario("P 2 finishers of different days", (m(), m("k", day=1), m("l", day=1)), World().item("x").history("x", "cancelled"), Budget(kills=1)),
+        Scenario("Q 2 finishers of different days, power, weak", (m(), m("k", day=1)), World().item("x").history("x", "cancelled"), Budget(powers=1)),
+        # ---- merging
+        Scenario("R worker 2 rounds, 2 mergers; 1 red gate", (w(rounds=2), j(), j("k")), one(merge=True), Budget(fails=1)),
+        Scenario("S 2 mergers, 2 submitted items; 1 red gate", (j(), j("k")), submitted("g", "h"), Budget(fails=1)),
+        Scenario("T power, weak: 2 mergers; 1 red gate", (j(), j("k")), submitted(), Budget(powers=1, fails=1)),
+        Scenario("U power, weak: worker and merger; 1 red gate", (w(), j()), one(merge=True), Budget(powers=1, fails=1)),
+        Scenario("V power, journal: 2 mergers; 1 kill, 1 red gate", (j(), j("k")), submitted(), Budget(powers=1, kills=1, fails=1), weak=False),
+        Scenario("W 2 mergers, one of 2 rounds, a worker; 1 kill, 1 red gate", (j(rounds=2), j("k"), w()), submitted(), Budget(kills=1, fails=1)),
+        Scenario("X worker, monitor, merger; 1 suspicion, 1 red gate, 1 kill", (w(), m(), j()), one(merge=True), Budget(kills=1, suspicions=1, fails=1)),
+        Scenario("Y lost replies: 2 mergers and a worker; 1 red gate", (j(), j("k"), w()), submitted(), Budget(fails=1, replies=2)),
+        Scenario("Z torn listings: worker and merger, 2 rounds; 1 red gate", (w(rounds=2), j(rounds=2)), one(merge=True), Budget(fails=1, replies=2), torn=True),
+        Scenario("a returned at the last attempt: 2 mergers, worker, retry", (j(), j("k"), w(), person(retry, "g", "r")), submitted(attempts=1), Budget(fails=1)),
+        Scenario("b 2 mergers, somebody else pushes; 1 kill, 1 red gate", (j(rounds=2), j("k"), PUSH), submitted(), Budget(kills=1, fails=1)),
+        # ---- people
+        Scenario("c cancel: worker, monitor; 1 kill, 1 suspicion", (w(), m(), person(cancel, "x")), one(), Budget(kills=1, suspicions=1)),
+        Scenario("d cancel against hold: 2 workers", (w(), w("v"), person(cancel, "x"), person(hold, "x", "h")), one()),
+        Scenario("e cancel of a submitted item: 2 mergers; 1 red gate", (person(cancel, "g"), j(), j("k")), submitted(), Budget(fails=1)),
+        Scenario("f cancel of a submitted item: merger; 1 red gate, 1 kill", (person(cancel, "g"), j()), submitted(), Budget(kills=1, fails=1)),
+        Scenario("g hold, retry: worker 2 rounds, monitor; 1 kill, 1 suspicion", (w(rounds=2), person(hold, "x"), person(retry, "x", "r"), m()), one(), Budget(kills=1, suspicions=1)),
+        Scenario("h cancel and retry of a held item: worker, monitor; 1 kill", (person(cancel, "x"), person(retry, "x", "r"), w(), m()), one().history("x", "held"), Budget(kills=1)),
+        Scenario("i parked: 2 retries, worker, cancel; 1 kill", (person(retry, "x", "r"), person(retry, "x", "s"), w(), person(cancel, "x")), one(attempts=2).history("x", "failed", "expired"), Budget(kills=1)),
+        Scenario("j power, weak: cancel, retry, worker", (person(cancel, "x"), person(retry, "x", "r"), w()), one().history("x", "held"), Budget(powers=1)),
+        Scenario("k torn listings: parked, worker, retry, hold", (w(rounds=2), person(retry, "x", "r"), person(hold, "x", "h")), one(attempts=2).history("x", "failed", "failed"), Budget(replies=2), torn=True),
+        Scenario("l stop: worker 2 rounds, monitor, no second attempt; 1 kill, 1 suspicion", (w(rounds=2), m(), person(stop, "x")), one(attempts=1), Budget(kills=1, suspicions=1)),
+        Scenario("m several grants: 2 rounds of hold and retry, worker", (person(hold, "x", "h"), person(retry, "x", "r"), person(hold, "x", "i"), person(retry, "x", "s"), w()), one()),
+        Scenario("n store moved away and back: 2 workers, monitor; 1 suspicion", (MOVE, w(rounds=2), w("v"), m()), one(), Budget(suspicions=1), moves=True),
+        # ---- waiting
+        Scenario("o 2 promoters, worker 2 rounds; 1 kill", (t(rounds=2), t("q"), w(rounds=2)), one().waiting("d", **AFTER_X), Budget(kills=1)),
+        Scenario("p power, weak: promoter, worker 2 rounds", (t(rounds=2), w(rounds=2)), one().waiting("d", **AFTER_X), Budget(powers=1)),
+        Scenario("q waiting for a merge: merger, promoter, worker; 1 red gate", (j(), t(rounds=2), w(rounds=2)), one(merge=True).waiting("d", **AFTER_G), Budget(fails=1)),
+        Scenario("r waiting for what is cancelled: cancel, promoter, worker; 1 kill", (person(cancel, "x"), t(rounds=2), w()), one().waiting("d", **AFTER_X), Budget(kills=1)),
+        Scenario("s cancel of a waiting item: promoter, worker 2 rounds; 1 kill", (person(cancel, "d"), t(), w(rounds=2)), one().waiting("d", **AFTER_X), Budget(kills=1)),
+        Scenario("t power, weak: cancel of a waiting item, promoter", (person(cancel, "d"), t(rounds=2)), one().waiting("d", **AFTER_X), Budget(powers=1)),
+        Scenario("u power, weak: retry of a waiting item, promoter, worker", (person(retry, "d"), t(), w()), one().waiting("d", **AFTER_X), Budget(powers=1)),
+        Scenario("z power, weak: cancel of a waiting item, promoter, worker", (person(cancel, "d"), t(), w()), World().waiting("d", not_before="2027-01-15T08:00:00Z"), Budget(powers=1)),
+        Scenario("v retry against cancel of a waiting item, promoter, worker", (person(retry, "d", "r"), person(cancel, "d"), t(), w()), one().waiting("d", **AFTER_X), Budget(kills=1)),
+        Scenario("w not before a time: promoter, 2 workers", (t(rounds=2), t("q"), w()), World().waiting("d", not_before="2027-01-15T08:00:00Z"), Budget(kills=1)),
+        Scenario("x optional dependency cancelled: cancel, promoter, worker", (person(cancel, "x"), t(rounds=2), w()), one().waiting("d", optional_deps=("x",), **AFTER_X), Budget(kills=1)),
+        Scenario("y unknown id: its item is admitted while somebody waits for it", (a(rounds=2), t(rounds=2), w(rounds=2)), World().waiting("d", deps={"x": None}).drop("x.json", X), Budget(kills=1)),
+        # ---- admission
+        Scenario("0 a program writes, 2 admitters, worker; 1 kill", (program("x.json"), a(), a("b"), w()), World().drop("x.json", X, later=True), Budget(kills=1)),
+        Scenario("1 2 admitters, one of 2 rounds, worker; 1 kill", (a(rounds=2), a("b"), w()), World().drop("x.json", X), Budget(kills=1)),
+        Scenario("2 power, weak: admitter and worker; 1 kill", (a(), w()), World().drop("x.json", X), Budget(powers=1, kills=1)),
+        Scenario("3 power twice, weak: admitter", (a(rounds=2),), World().drop("x.json", X), Budget(powers=2)),
+        Scenario("4 lost replies: 2 admitters; 1 kill", (a(), a("b")), World().drop("x.json", X), Budget(kills=1, replies=1)),
+        Scenario("5 a drop that waits: 2 admitters, promoter, worker", (a(), a("b"), t(), w()), World().item("x").drop("d.json", NEEDS_X), Budget(kills=1)),
+        Scenario("6 same id, same content: 2 admitters; 1 kill", (a(rounds=2), a("b", rounds=2)), World().drop("n1.json", NAMED).drop("n2.json", NAMED), Budget(kills=1)),
+        Scenario("7 same id, other content: 2 admitters; 1 kill", (a(), a("b")), World().drop("n1.json", NAMED).drop("n2.json", OTHER), Budget(kills=1)),
+        Scenario("8 power, weak: same id, other content", (a(),), World().drop("n1.json", NAMED).drop("n2.json", OTHER), Budget(powers=1)),
+        Scenario("9 rejected: 2 admitters; 1 kill", (a(), a("b")), World().drop("bad.json", BAD), Budget(kills=1)),
+        Scenario("! power, weak: rejected", (a(rounds=2),), World().drop("bad.json", BAD), Budget(powers=1)),
+        Scenario("# batch of 2: 2 admitters, worker; 1 kill", (a(), a("b"), w()), World().drop("b.json", BATCH), Budget(kills=1)),
+        Scenario("$ power, weak: batch of 2, admitter", (a(rounds=2),), World().drop("b.json", BATCH), Budget(powers=1)),
+        Scenario("% power, journal: batch with a dependency, 2 admitters", (a(), a("b")), World().drop("b.json", CHAIN), Budget(powers=1), weak=False),
+        Scenario("& lost replies: batch of 2, 2 admitters; 1 kill", (a(), a("b")), World().drop("b.json", BATCH), Budget(kills=1, replies=1)),
+        Scenario("* a batch that loses an id: 2 admitters", (a(), a("b")), World().drop("b.json", BATCH).drop("c.json", '{"id": "b2", "prompt": "q", "commit": "none"}'), Budget(kills=1)),
+        # ---- hints
+        Scenario("+ hints lost: 2 workers by hints, monitor; 1 kill, 1 suspicion", (w(rounds=2, hints=True), w("v", hints=True), m(rounds=2, hints=True)), one(), Budget(kills=1, suspicions=1), hints=True),
+        Scenario("- hints stale, and for nothing: 2 workers, monitor; 1 failure, 1 kill", (w(rounds=2, hints=True), w("v", hints=True), m(hints=True)), one().hint("x").hint("y"), Budget(kills=1, fails=1), hints=True),
+        Scenario("= hints, power: by hints, by sweep, monitor", (w(rounds=2, hints=True), w("v"), m(hints=True)), one().hint("x"), Budget(powers=1), hints=True),
+    ]  # fmt: skip
