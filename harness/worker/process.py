@@ -45,7 +45,7 @@ IDLE_S = 12.0
 ALONE_S = 2.0
 """The same when no coordinator lives: then open/ itself is searched, a few names at a time."""
 ALONE_NAMES = 64
-PAUSED_S = 5.0
+PAUSED_S = 1.0
 """Longest time between two looks of a worker that may not claim: nobody rings when it may again."""
 REST_MAX_S = 60.0
 REPORT_S = 1.0

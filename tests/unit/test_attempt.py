@@ -219,7 +219,7 @@ def test_a_gate_that_stays_red_fails_the_attempt_with_its_last_words(configure: 
 
 
 def test_healing_ends_with_the_time_of_the_attempt(configure: Configure) -> None:
-    gate = {"name": "slow", "run": "sleep 2; false"}
+    gate = {"name": "slow", "run": "sleep 1; false"}
     b = configure({"gates": [gate]}, heal={"rounds": 50})
     failure(b.run("echo x > result", timeout_s=1.0))
     assert len(b.said("agent_started")) == 1
