@@ -6,7 +6,6 @@ ARCHITECTURE.md.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,8 @@ DROP_SUFFIXES = (".json", ".jsonl", ".yaml", ".yml")
 
 def fan(name: str) -> str:
     """The two-hex-digit folder that spreads `done/` and `ids/` over 256 directories."""
+    import hashlib  # here, because `harnessctl status` does without: it costs 3 ms
+
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:2]
 
 
@@ -112,6 +113,9 @@ class Layout:
     def submitted(self, project: str) -> Path:
         """Hints for the merger: names of items that wait for their verdict."""
         return self.run / "projects" / f"{project}.submitted"
+
+    def merger_beat(self, project: str) -> Path:
+        return self.run / "projects" / f"{project}.beat"
 
     def merger_lock(self, project: str) -> Path:
         return self.run / "projects" / f"{project}.lock"
