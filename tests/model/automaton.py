@@ -15,7 +15,7 @@ import itertools
 import json
 import types
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -81,9 +81,14 @@ class Interned:
         return self._records[self.number(found)]
 
 
+_SIMPLE = frozenset({type(None), bool, int, str, bytes, float})
+_PLAIN = _SIMPLE | {tuple}
+
+
 def same_reply(reply: Any) -> Any:
-    """A hashable stand-in that is equal for equal replies."""
-    return ("id", id(reply)) if isinstance(reply, Record) or is_dataclass(reply) else reply
+    """A hashable stand-in that is equal for equal replies. Records and drops are interned: one object for each content."""
+    kind = type(reply)
+    return reply if kind in _PLAIN or not is_dataclass(kind) else ("id", id(reply))
 
 
 @dataclass(slots=True)
@@ -160,10 +165,16 @@ def _frames(body: Any) -> tuple[Any, ...]:
     return tuple(out)
 
 
+_DRAFTS: dict[int, tuple[Any, str]] = {}
+"""Drafts are as few as the drops of a scenario, and never change."""
+
+
 def _frozen(value: Any) -> Any:
     """Anything a frame may hold, as something hashable that is equal when it means the same."""
+    if type(value) in _SIMPLE:
+        return value
     match value:
-        case None | bool() | int() | str() | bytes() | float() | type() | Torn():
+        case type() | Torn():
             return value
         case Enum():
             return value
@@ -173,8 +184,6 @@ def _frozen(value: Any) -> Any:
             return ("set", frozenset(_frozen(x) for x in value))
         case Mapping():
             return ("map", tuple((_frozen(k), _frozen(v)) for k, v in value.items()))
-        case Record():
-            return (type(value).__name__, value.to_bytes())
         case types.GeneratorType():
             return _frames(value)
         case itertools.count():
@@ -184,9 +193,15 @@ def _frozen(value: Any) -> Any:
         case types.SimpleNamespace():
             return "namespace"
         case _ if is_dataclass(value):
-            return (type(value).__name__, *(_frozen(getattr(value, f.name)) for f in fields(value)))
+            return (
+                type(value).__name__,
+                *[_frozen(getattr(value, name)) for name in value.__dataclass_fields__],
+            )
         case _ if hasattr(value, "model_dump_json"):  # a draft
-            return value.model_dump_json()
+            known = _DRAFTS.get(id(value))
+            if known is None:
+                known = _DRAFTS[id(value)] = (value, value.model_dump_json())
+            return known[1]
     text = repr(value)
     assert " at 0x" not in text, f"a frame holds {text}, which cannot be compared"
     return text

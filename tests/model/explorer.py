@@ -24,6 +24,8 @@ from tests.model.files import Files, Git, split
 from tests.model.invariants import Broken, Contents, Rules
 
 DEAD = -2
+QUIET = frozenset({"die", "alarm", "hint", "unhint", "unlock"})
+"""Sometimes seen by nobody: `Explorer._quiet`."""
 MAX_DRAIN_ROUNDS = 6
 
 
@@ -112,6 +114,7 @@ class Explorer:
         self.records = interned or Interned()
         self.tracked = scenario.budget.powers > 0
         self._automata: dict[tuple[Any, ...], Automaton] = {}
+        self._lives: dict[tuple[int, int], tuple[Automaton, str]] = {}
         self._checked: set[int] = set()
         self._drained: set[int] = set()
         self._alive: frozenset[str] = frozenset()
@@ -125,12 +128,17 @@ class Explorer:
             found = self._automata[key] = Automaton(processes.started(maker, self.p, name, args))
         return found
 
-    def process(self, i: int, incarnation: int) -> Automaton:
-        one = self.scenario.processes[i]
-        return self.automaton(self.incarnation(i, incarnation), one.maker, one.args)
+    def process(self, i: int, incarnation: int) -> tuple[Automaton, str]:
+        """-> (what process i does in its k-th life, the name of that incarnation)"""
+        found = self._lives.get((i, incarnation))
+        if found is None:
+            one = self.scenario.processes[i]
+            me = f"{one.name}{'abcdefgh'[incarnation]}"
+            found = self._lives[i, incarnation] = (self.automaton(me, one.maker, one.args), me)
+        return found
 
     def incarnation(self, i: int, incarnation: int) -> str:
-        return f"{self.scenario.processes[i].name}{'abcdefgh'[incarnation]}"
+        return self.process(i, incarnation)[1]
 
     def settle(self, state: State, i: int) -> State:
         """Run what process i does for itself alone, up to its next visible operation."""
@@ -138,14 +146,16 @@ class Explorer:
         incarnation, node = procs[i]
         if node < 0:
             return state
-        automaton = self.process(i, incarnation)
-        me = self.incarnation(i, incarnation)
+        automaton, me = self.process(i, incarnation)
         mine = False
         while node >= 0:
             at = automaton.nodes[node]
             op = at.op
             assert op is not None
-            if not (at.local or (op[0] in SYNC and not self.tracked) or self._quiet(files, op)):
+            kind = op[0]
+            if not (
+                at.local or (kind in SYNC and not self.tracked) or (kind in QUIET and self._quiet(files, op))
+            ):
                 break
             if op[0] in ("die", "alarm"):
                 if op[0] == "alarm":
@@ -167,10 +177,10 @@ class Explorer:
                 return True
             case "hint" | "unhint":
                 return not self.scenario.hints
-            case "unlock":
-                return all(inode[0] != op[1] for inode in files.locks)
-            case _:
-                return False
+            case _:  # unlock: of a ticket that was never linked, or is closed already
+                return not any(
+                    at != "tmp" and e[1][0] == op[1] for (at, _), e in files.names.items() if e[0] == "f"
+                )
 
     @staticmethod
     def _without_locks(files: Files, me: str) -> Files:
@@ -207,7 +217,7 @@ class Explorer:
                 parts, name = split(op[1])
                 at = files.folder(parts)
                 reply = at is not None and (at, name) not in files.names
-                if reply:
+                if at is not None and reply:
                     inode = ("I:" + op[1], self.records.number(op[2]))
                     files.add(at, name, ("d", "D:" + op[1]))
                     files.add("D:" + op[1], "item.json", ("f", inode))
@@ -309,6 +319,8 @@ class Explorer:
                 return self._build_merge(files, ghost, op, budget)
             case "link":
                 return self._link(files, ghost, op, me, budget)
+            case _:
+                pass
         files = files.copy()
         reply = self._change(files, op, me)
         if op[0] == "push" and self._tip(files) == "up":
@@ -522,7 +534,7 @@ class Explorer:
         start: State = (
             files,
             frozenset(),
-            tuple((0, self.process(i, 0).start) for i in range(len(self.scenario.processes))),
+            tuple((0, self.process(i, 0)[0].start) for i in range(len(self.scenario.processes))),
             self.scenario.budget,
             None,
         )
@@ -572,8 +584,7 @@ class Explorer:
         for i, (incarnation, node) in enumerate(procs):
             if node < 0:
                 continue
-            automaton = self.process(i, incarnation)
-            me = self.incarnation(i, incarnation)
+            automaton, me = self.process(i, incarnation)
             op = automaton.nodes[node].op
             assert op is not None
             for new, seen, reply, left, killed in self.apply(files, ghost, op, me, budget):
@@ -587,7 +598,7 @@ class Explorer:
             if budget.kills and self.scenario.processes[i].mortal:
                 after = (
                     *procs[:i],
-                    (incarnation + 1, self.process(i, incarnation + 1).start),
+                    (incarnation + 1, self.process(i, incarnation + 1)[0].start),
                     *procs[i + 1 :],
                 )
                 left = budget._replace(kills=budget.kills - 1)
@@ -597,7 +608,7 @@ class Explorer:
         if budget.powers:
             left = budget._replace(powers=budget.powers - 1)
             again = tuple(
-                (inc + 1, self.process(i, inc + 1).start)
+                (inc + 1, self.process(i, inc + 1)[0].start)
                 if self.scenario.processes[i].mortal
                 else (inc, DEAD)
                 for i, (inc, _) in enumerate(procs)

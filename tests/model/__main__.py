@@ -1,0 +1,68 @@
+"""Explore all scenarios: `python -m tests.model [--seconds S] [--processes N] [--only LETTERS] [--json FILE]`.
+
+Exit 1 when an invariant does not hold; the trace that leads there is printed. A scenario that was cut short is named so:
+that is no proof of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from multiprocessing import Pool
+from pathlib import Path
+
+from tests.model.explorer import Explorer, Result
+from tests.model.scenarios import scenarios
+
+WIDTH = 78
+
+
+def explore(task: tuple[int, float]) -> Result:
+    number, seconds = task
+    return Explorer(scenarios()[number]).run(seconds=seconds)
+
+
+def line(result: Result) -> str:
+    return (
+        f"{result.name[:WIDTH]:{WIDTH}} {result.states:>11,} {result.transitions:>12,} {result.ends:>8,} "
+        f"{result.drains:>7,} {result.seconds:7.1f} s  {result.verdict}"
+    )
+
+
+def results(tasks: list[tuple[int, float]], processes: int) -> Iterator[Result]:
+    if processes == 1:
+        yield from map(explore, tasks)
+        return
+    with Pool(
+        processes, maxtasksperchild=1
+    ) as pool:  # a scenario may fill the memory; the next one begins anew
+        yield from pool.imap(explore, tasks, chunksize=1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.model", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1e9, help="CPU time for one scenario")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", default="", help="the first characters of the scenarios")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    args = parser.parse_args()
+    tasks = [(k, args.seconds) for k, s in enumerate(scenarios()) if not args.only or s.name[0] in args.only]
+    _began, done = time.monotonic(), []
+    for result in results(tasks, args.processes):
+        for _step in result.trace:
+            pass
+        done.append(result)
+    sum(r.complete for r in done)
+    if args.json:
+        args.json.write_text(
+            json.dumps([{**asdict(r), "trace": len(r.trace)} for r in done], indent=1) + "\n"
+        )
+    return int(any(r.violation for r in done))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
