@@ -17,7 +17,10 @@ def config() -> None:
     """Check or show the configuration."""
 
 
-@verb("check", example="$ harnessctl config check && kill -HUP $(pgrep -f 'harness.* run')")
+@verb(
+    "check",
+    example='$ harnessctl config check && kill -HUP "$(harnessctl status --json | jq .coordinator.pid)"',
+)
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @json_option
 @invoked

@@ -24,13 +24,11 @@ from harness.cli.verb import Invocation, invoked, verb
 )
 @click.option(
     "--agent",
-    default="command",
-    show_default=True,
     metavar="KIND",
-    help="Set up for this tool: command or claude.",
+    help="Set up for this tool: command (the default) or claude.",
 )
 @invoked
-def init(here: Invocation, folder: str, projects: tuple[str, ...], agent: str) -> int:
+def init(here: Invocation, folder: str, projects: tuple[str, ...], agent: str | None) -> int:
     """Make a root: a commented config.yaml, the folders, the hubs."""
     from harness.control.founding import found, parse_project
 

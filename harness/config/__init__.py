@@ -31,7 +31,7 @@ from harness.config.models import (
 )
 from harness.config.rules import PLACEHOLDER, URL
 from harness.config.showing import Setting, settings
-from harness.config.template import AgentKind, template
+from harness.config.template import AgentKind, agent_entry, template
 
 __all__ = [
     "ADAPTERS",
@@ -61,6 +61,7 @@ __all__ = [
     "Sandbox",
     "Setting",
     "Setup",
+    "agent_entry",
     "expand",
     "load",
     "scalar_settings",

@@ -97,13 +97,22 @@ _TAIL = """\
 """
 
 
-def template(projects: Mapping[str, str], agent: str = AgentKind.COMMAND) -> str:
-    """The text of a config.yaml for these projects (name -> path or URL). Raises ConfigError for a bad name or kind."""
+def agent_entry(agent: str) -> str:
+    """The part of config.yaml for one kind of agent. Raises ConfigError for a bad kind."""
+    return _AGENTS[_kind(agent)]
+
+
+def _kind(agent: str) -> AgentKind:
     try:
-        kind = AgentKind(agent)
+        return AgentKind(agent)
     except ValueError:
         kinds = ", ".join(k.value for k in AgentKind)
         raise ConfigError(f"no kind of agent {agent!r}", remedy=f"known: {kinds}") from None
+
+
+def template(projects: Mapping[str, str], agent: str = AgentKind.COMMAND) -> str:
+    """The text of a config.yaml for these projects (name -> path or URL). Raises ConfigError for a bad name or kind."""
+    kind = _kind(agent)
     wrong = [name for name in projects if not SLUG.match(name)]
     if wrong:
         raise ConfigError(f"{wrong[0]!r} cannot name a project", remedy="use 1 to 40 of a-z, 0-9 and -")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config import URL, Config, load, template
+from harness.config import URL, AgentKind, Config, agent_entry, load, template
 from harness.errors import ConfigError, ConflictError, HarnessError, UsageError
 from harness.layout import Layout
 from harness.root import has_version
@@ -32,11 +32,14 @@ class Founded:
     """Projects that cannot be used yet, and why."""
 
 
-def found(folder: Path, projects: Mapping[str, str], agent: str, *, here: Path | None = None) -> Founded:
+def found(
+    folder: Path, projects: Mapping[str, str], agent: str | None = None, *, here: Path | None = None
+) -> Founded:
     """Make `folder` a root with these projects (name -> path or URL; relative paths start at `here`).
 
     Raises UsageError or ConfigError before anything is made when a project is no repository, ConflictError when
-    projects are given for a root that has its configuration already. A project that fails later is in `failed`.
+    projects or a kind of agent are given for a root that has its configuration already. A project that fails later is
+    in `failed`.
     """
     folder = folder.expanduser().resolve()
     layout = Layout(folder)
@@ -48,16 +51,22 @@ def found(folder: Path, projects: Mapping[str, str], agent: str, *, here: Path |
                 where=layout.config,
                 remedy="choose another folder: harnessctl init DIR",
             )
-        if projects:
+        if projects or agent:
+            parts = [_snippet(projects)] if projects else []
+            parts += [_indented(agent_entry(agent))] if agent else []
             raise ConflictError(
                 "this is a root already, and its configuration is never overwritten",
                 where=layout.config,
                 remedy="add it there yourself:\n\n"
-                + _snippet(projects)
+                + "\n".join(parts)
                 + "\n\n  then: harnessctl config check",
             )
     placed = {name: _place(path, folder, here or Path.cwd()) for name, path in projects.items()}
-    text = _with_targets(template(placed, agent), projects, here or Path.cwd()) if new else ""
+    text = (
+        _with_targets(template(placed, agent or AgentKind.COMMAND), projects, here or Path.cwd())
+        if new
+        else ""
+    )
     folder.mkdir(parents=True, exist_ok=True)
     make_folders(layout)
     self_test(layout)
@@ -125,7 +134,11 @@ def _snippet(projects: Mapping[str, str]) -> str:
     for name, path in projects.items():
         shown = path if URL.match(path) else os.path.abspath(path)
         lines += [f"  {name}:", f"    path: {shown}"]
-    return "\n".join("    " + line for line in lines)
+    return _indented("\n".join(lines))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.rstrip().splitlines())
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +15,10 @@ import pytest
 
 from harness.cli.group import VERBS
 from harness.config import load
-from tests.support import ROOT, environment
+from harness.layout import Layout
+from harness.reports import CoordinatorReport, coordinator_path, read
+from tests.hubs import person
+from tests.support import ROOT, environment, running, until
 
 README = (ROOT / "README.md").read_text()
 STARTED = (ROOT / "docs/getting-started.md").read_text()
@@ -52,6 +58,69 @@ def test_the_quick_start_runs_word_for_word_and_ends_with_what_was_asked_for(clo
     assert ran.stdout.endswith("hello\n")  # the second item saw the merge of the first
     assert "bye: " in ran.stdout
     assert "2 done" in ran.stdout
+
+
+@pytest.fixture
+def home(clone: Path) -> Path:
+    """As getting-started.md supposes it: harnessctl on PATH, a repository in ~/src/app with another branch checked out."""
+    home = clone.parent / "home"
+    (home / "src").mkdir(parents=True)
+    person(home / "src/app")
+    return home
+
+
+def _typed(home: Path, text: str, *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    tools = home.parent / "clone/.venv/bin"
+    env = environment(HOME=str(home), PATH=f"{tools}:{os.environ['PATH']}")
+    return subprocess.run(
+        ("sh", "-eux", "-c", text), cwd=cwd or home, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_root_is_made_as_it_is_written(home: Path) -> None:
+    init, cd, doctor = _block(STARTED, "1. A root").splitlines()
+    ran = _typed(home, f"{init}\n{cd}\nharnessctl config show\n")
+    assert ran.returncode == 0, ran.stderr
+    assert "projects.app.path" in ran.stdout
+    assert doctor == "harnessctl doctor"
+    assert (
+        "project app" in _typed(home, doctor, cwd=home / "fleet").stdout
+    )  # its answer depends on the machine
+
+
+def test_a_root_for_claude_is_made_as_it_is_written_and_no_root_is_changed(home: Path) -> None:
+    text = _block(STARTED, "4. Your agent")
+    ran = _typed(home, text)
+    assert ran.returncode == 0, ran.stderr
+    assert "agents.claude.argv" in ran.stdout
+    again = _typed(home, text)
+    assert again.returncode == 4
+    assert "never overwritten" in again.stderr
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="the line uses jq")
+def test_the_daemon_reads_its_configuration_again_as_it_is_written(home: Path) -> None:
+    root = home / "fleet"
+    assert _typed(home, _block(STARTED, "1. A root").splitlines()[0]).returncode == 0
+    (reload,) = [b for b in re.findall(r"```sh\n(.*?)```", STARTED, re.DOTALL) if "kill -HUP" in b]
+    config = root / "config.yaml"
+    config.write_text("workers: 0\n" + config.read_text())
+    report = coordinator_path(Layout(root))
+
+    def workers() -> int | None:
+        seen = read(report, CoordinatorReport)
+        return seen.workers if seen and seen.state == "running" else None
+
+    with running([sys.executable, "-P", "-m", "harness", "--root", root, "run"]) as daemon:
+        until(lambda: workers() == 0, 30, what="the daemon runs")
+        config.write_text(config.read_text().replace("workers: 0", "workers: nobody", 1))
+        assert _typed(home, reload, cwd=root).returncode == 78  # and no signal was sent
+        config.write_text(config.read_text().replace("workers: nobody", "workers: 1", 1))
+        ran = _typed(home, reload, cwd=root)
+        assert ran.returncode == 0, ran.stderr
+        until(lambda: workers() == 1, 30, what="the new configuration is in force")
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(60) == 0
 
 
 def test_every_configuration_that_is_shown_is_valid(tmp_path: Path) -> None:
