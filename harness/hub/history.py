@@ -109,7 +109,9 @@ def pin(repo: Repo, uid: str, n: int, sha: str) -> None:
 def retire(repo: Repo, uid: str) -> int:
     """Removes the branches and pins of an item whose merge (or cancellation) is decided; salvage stays. -> how many.
 
-    The commits of a merged item stay reachable from the target.
+    The commits of a merged item stay reachable from the target; results that were returned or cancelled become
+    unreachable, which fsck (I18) allows when the item is over. Not for an item that is done without a merge: its pin
+    is all that keeps its result. Nothing calls this yet: refs of items that are over stay.
     """
     refs = {**repo.refs.below(f"{BRANCHES}/{uid}"), **repo.refs.below(f"{ATTEMPTS}/{uid}")}
     if refs:

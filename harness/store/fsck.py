@@ -179,17 +179,21 @@ def _note_ready(survey: Survey, uid: str) -> None:
 def _git(hubs: Hubs, cells: Cells, item: Item, place: str) -> Iterator[Violation]:
     """I18: every commit that a cell names can be read. I12: verdicts say what the target holds.
 
-    When an item is over, the results that were returned before may have been given up with their pins.
+    When an item is over, results that were returned or cancelled may have been given up with their pins
+    (`hub.history.retire`); what was merged is held by the target, and what nobody was to merge by its pin alone.
     """
     is_over = place.startswith("queue/archive/")
     for n, end in sorted(cells.ends.items()):
         if end.outcome is not Outcome.DONE or end.sha is None or (is_over and n < max(cells.ends)):
             continue
+        verdict = cells.verdicts.get(n)
         if not hubs.readable(item.project, end.sha):
+            if is_over and verdict is not None and verdict.kind is not VerdictKind.MERGED:
+                continue
             what = f"names the commit {end.sha}, which cannot be read"
             yield Violation(invariant="I18", path=f"{place}/{n}.end", what=what)
             continue
-        if (verdict := cells.verdicts.get(n)) is None:
+        if verdict is None:
             continue
         path = f"{place}/{n}.verdict"
         found = hubs.merged(item.project, cells.uid, n, end.sha)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -343,6 +344,25 @@ def test_i18_a_commit_that_cannot_be_read_is_found(world: World, cell: str) -> N
     violation = only(world, git(world, lost))
     assert violation.invariant == "I18"
     assert violation.path.endswith(cell)
+
+
+def test_i18_results_of_an_item_that_is_over_may_be_given_up_unless_they_were_merged(world: World) -> None:
+    """`hub.history.retire` removes their pins, and a later `git gc` the commits."""
+    cancelled, merged, returned = (world.add(id=name) for name in "abc")
+    for uid in (cancelled, merged, returned):
+        world.submit(uid)
+    world.hub.red.add((returned, 1))
+    for uid in (merged, returned):
+        world.judge(uid, 1)
+    for uid in (cancelled, returned):
+        world.cancel(uid)
+    given_up = {f"sha-{cancelled}", f"sha-{returned}"}
+    hubs = replace(git(world), readable=lambda project, sha: sha not in given_up)
+    assert [v.invariant for v in serious(world, hubs)] == ["I18", "I18"]  # not over yet
+    for uid in (cancelled, merged, returned):
+        assert world.finish(uid)
+    assert serious(world, hubs) == []
+    assert only(world, git(world, f"sha-{merged}")).invariant == "I18"
 
 
 def test_a_project_whose_hub_cannot_be_asked_is_said_once(world: World) -> None:
