@@ -7,8 +7,8 @@ heartbeat token counts, timed by our own clock, and nothing of theirs is killed 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 from harness import procs, reports
@@ -16,8 +16,8 @@ from harness.atomicfs import held
 from harness.clock import Clock
 from harness.containment import Containment, Kind
 from harness.layout import Layout
+from harness.lookout import Lookout
 from harness.model import Claim
-from harness.monitor import HangWatch
 from harness.procs import ProcessId
 
 KILL_WAIT_S = 5.0
@@ -25,41 +25,40 @@ KILL_WAIT_S = 5.0
 
 @dataclass(slots=True)
 class LocalHands:
-    """`hang_s`: how long an owner may be silent *and* inactive. `deaths`: told of everything killed, for events."""
+    """`hang_s`: how long an owner may be silent *and* inactive."""
 
     layout: Layout
     clock: Clock
     containment: Containment
-    hang_s: float
-    watch: HangWatch = field(default_factory=HangWatch)
+    hang_s: InitVar[float]
+    watched: Callable[[ProcessId], bool] = lambda _: False
+    """Is this process looked after by whoever started it? It is not suspected a second time by its claim: when it
+    hangs it is killed, and then its lock is free."""
+    lookout: Lookout = field(init=False)
     killed: list[tuple[str, int]] = field(default_factory=list)
     """(mark, number) of survivors killed since somebody last looked."""
 
+    def __post_init__(self, hang_s: float) -> None:
+        self.lookout = Lookout(self.clock, hang_s)
+
     def suspects(self, claim: Claim, path: str, token: tuple[int, int]) -> bool:
-        """Silence and absence of activity, both for `hang_s`, by our own monotonic clock."""
-        now = self.clock.monotonic()
-        silent = self.watch.unchanged_s(f"beat:{path}", token, now)
-        if claim.owner.host != procs.host_id():
-            return silent > self.hang_s
-        owner = _process(claim)
-        busy = procs.cpu_seconds(procs.tree(owner.pid)) if silent > self.hang_s / 2 and owner.alive() else 0.0
-        inactive = self.watch.unchanged_s(f"cpu:{path}", round(busy, 2), now)
-        return silent > self.hang_s and inactive > self.hang_s / 2
+        """Is the owner of this claim hung? (`monitor.Quiet`)"""
+        owner = _process(claim) if claim.owner.host == procs.host_id() else None
+        if owner is not None and self.watched(owner):
+            return False
+        return self.lookout.quiet(_key(path), token, owner, busy=True).hung
 
     def remember_only(self, running: Iterable[tuple[str, int]]) -> None:
         """Forget what was seen of all other attempts (uid, n): most end without ever being suspected."""
-        paths = [f"queue/open/{uid}/{n}.claim" for uid, n in running]
-        for kind in ("beat:", "cpu:"):
-            self.watch.keep_only(kind, {kind + path for path in paths})
+        self.lookout.keep_only(_key(""), {_key(f"queue/open/{uid}/{n}.claim") for uid, n in running})
 
     def clear(self, uid: str, claim: Claim) -> bool:
-        """Kill a hung owner (TERM, KILL) and everything that is left of its attempt. False: the owner lives on."""
+        """Kill a hung owner and everything that is left of its attempt. False: the owner lives on."""
         if claim.owner.host != procs.host_id():
             return True
         owner = _process(claim)
         if owner.alive():
-            for number in (signal.SIGCONT, signal.SIGKILL):
-                procs.signal(owner, number)
+            procs.kill_tree(owner)  # its git, too: that has no mark
             if not owner.wait(KILL_WAIT_S):
                 # It waits for a disk. To be suspected anew only after another silence: each look waits for it here.
                 self._forget(uid, claim.n)
@@ -73,8 +72,7 @@ class LocalHands:
         return True
 
     def _forget(self, uid: str, n: int) -> None:
-        for kind in ("beat:", "cpu:"):
-            self.watch.forget(f"{kind}queue/open/{uid}/{n}.claim")
+        self.lookout.forget(_key(f"queue/open/{uid}/{n}.claim"))
 
     def interrupt(self, uid: str, n: int) -> None:
         """The attempt is decided: its owner looks at its end at once (SIGUSR1) instead of at its next beat."""
@@ -90,6 +88,10 @@ class LocalHands:
         if not slot or self.containment.kind is not Kind.MARKS or held(self.layout.agent(slot) / "lock"):
             return []
         return [p for p in self.layout.state.glob(f"worktrees/*/{slot}") if p.is_dir()]
+
+
+def _key(path: str) -> str:
+    return f"claim:{path}"
 
 
 def _process(claim: Claim) -> ProcessId:

@@ -1,14 +1,17 @@
 """The merger of one project: judges submitted results in the lane, moves the target, finishes items, publishes.
 
 A process of its own, started by the coordinator when something is submitted; it ends itself when there is nothing left
-to do. It may die anywhere: the next one reads the lane and the target and goes on. Two of them are safe, and useless.
+to do. It may die anywhere: the next one ends what it left running, reads the lane and the target, and goes on. Two of
+them are safe, and useless. It beats in every turn and while anything runs; TERM, INT and USR2 end it.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from harness import logs, reports, submitted
 from harness.atomicfs import FileLock, held
@@ -25,6 +28,7 @@ from harness.lanehub import lane_hub
 from harness.layout import Layout
 from harness.logs import Event
 from harness.model import Verdict
+from harness.monitor import idle_beat_s
 from harness.presence import announce
 from harness.reports import ProjectReport
 from harness.runner import Runner
@@ -78,11 +82,13 @@ class Merger:
     # ---- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
+        self._bury()
         idle_since = self.clock.monotonic()
         with Bell(self.layout.bell(f"merger.{self.project.name}")) as bell:
             bell.open()
             while not self._told:
                 self.signals.drain()
+                self.runner.beat()
                 bell.drain()
                 busy = self._judge_all()
                 busy |= self._publish()
@@ -94,12 +100,23 @@ class Merger:
                     continue
                 if now - idle_since > LINGER_S and not self.report.unpublished:
                     break
-                self._say(state="idle", item=None)
+                self._say(state="idle", item=None, attempt=0)
                 wait = LINGER_S if not self.report.unpublished else max(0.1, self.publish_at - now)
+                wait = min(wait, LINGER_S, idle_beat_s(self.config.health.hang_s))
                 if not self._told:  # a signal before `drain` wakes nobody any more
-                    bell.wait(min(wait, LINGER_S) + 0.1, (self.signals.wake_fd,))
-        self._say(state="stopped", item=None, next_try="")
+                    bell.wait(wait + 0.1, (self.signals.wake_fd,))
+        self._say(state="stopped", item=None, attempt=0, next_try="")
         return 0
+
+    def _bury(self) -> None:
+        """End the gates of a predecessor that was killed: they would go on in the scratch worktree, or leave a cgroup."""
+        last = reports.read(self.layout.project_status(self.project.name), ProjectReport)
+        if last is not None and last.item and last.attempt:
+            mark = _mark(last.item, last.attempt)
+            killed = self.runner.containment.kill(mark)
+            self.runner.containment.release(mark)
+            if killed:
+                self.events.emit(Event.SURVIVORS_KILLED, mark=mark, number=killed)
 
     @property
     def _told(self) -> bool:
@@ -117,7 +134,7 @@ class Merger:
         for _, _, uid, n in sorted(todo):
             if self._told:
                 break
-            self._say(state="merging", item=uid)
+            self._say(state="merging", item=uid, attempt=n)
             try:
                 while not self.disk.run(lane.judge(self.actor, self.project.name, uid, n)):
                     if self.signals.stops:
@@ -180,16 +197,16 @@ class Merger:
         Bell(self.layout.bell("coordinator")).ring()
 
     def _finish(self, uid: str) -> None:
-        stub = self.disk.run(attempts.finish(self.actor, uid, day(self.clock.wall())))
-        if stub:
-            self.events.emit(Event.ITEM_FINISHED, uid=uid, outcome=stub.outcome, sha=stub.sha)
+        done = self.disk.run(attempts.archive(self.actor, uid, day(self.clock.wall())))
+        if done and done.here:
+            self.events.emit(Event.ITEM_FINISHED, uid=uid, outcome=done.stub.outcome, sha=done.stub.sha)
 
     def _red_gate(self, uid: str, n: int, sha: str) -> GateResult | None:
         """Run merge.gates on the merged tree, in the scratch worktree, contained like an agent."""
         wanted = [self.project.gate(name) for name in self.project.merge.gates]
         if not wanted:
             return None
-        self._say(state="gates", item=uid)
+        self._say(state="gates", item=uid, attempt=n)
         tree = self.hub.checkout_merged(sha)
         folder = SessionFolder(self.layout.session(day(self.clock.wall()), uid, n) / "merge")
         # No HOME and TMPDIR of a session: gates make and remove their own.
@@ -197,7 +214,7 @@ class Merger:
         place = Place(
             worktree=tree,
             folder=folder,
-            mark=f"{uid}.{n}.merge",
+            mark=_mark(uid, n),
             slot="merger",
             round=1,
             policy=Policy(
@@ -237,7 +254,7 @@ class Merger:
         if not self.hub.unpublished():
             self._say(publish="ok", unpublished=0, reason="", remedy="")
             return False
-        self._say(state="publishing", item=None)
+        self._say(state="publishing", item=None, attempt=0)
         self._fetch(now=True)
         match self.hub.publish():
             case Published(sha=sha):
@@ -249,25 +266,25 @@ class Merger:
             case UpToDate():
                 self._say(publish="ok", unpublished=0, reason="", remedy="")
                 return False
-            case Refused(kind=kind, reason=reason, remedy=remedy):
-                if (
-                    self.contradiction is not None
-                ):  # trying again changes nothing: a person must say what is right
+            case Refused(kind=kind, reason=reason, remedy=remedy, passing=passing):
+                if self.contradiction is not None:
+                    passing = False  # trying again changes nothing: a person must say what is right
                     path, target = self.project.path, self.project.target
                     reason = f"{target} there and the merges made here contradict each other in: " + (
                         ", ".join(self.contradiction.files[:10]) or self.contradiction.messages
                     )
                     remedy = f"on {target} of {path}: git pull --no-rebase {self.hub.path} {target}, resolve, commit"
-                self._refused(str(kind), reason, remedy)
+                self._refused(str(kind), reason, remedy, passing)
                 return False
 
-    def _refused(self, kind: str, reason: str, remedy: str) -> None:
+    def _refused(self, kind: str, reason: str, remedy: str, passing: bool) -> None:
         self.publish_delay = min(max(PUBLISH_FIRST_S, self.publish_delay * 2), PUBLISH_MAX_S)
         self.publish_at = self.clock.monotonic() + self.publish_delay
         if (self.report.publish, self.report.reason) != (kind, reason):
             self.events.emit(Event.PUBLISH_REFUSED, project=self.project.name, reason=reason, kind=kind)
         self._say(
             publish=kind,
+            passing=passing,
             reason=reason,
             remedy=remedy,
             unpublished=len(self.hub.unpublished()),
@@ -282,6 +299,22 @@ class Merger:
         if after != self.report:
             self.report = after
             reports.write(self.layout.project_status(self.project.name), after)
+
+
+def _mark(uid: str, n: int) -> str:
+    """Of the gates on the merged tree."""
+    return f"{uid}.{n}.merge"
+
+
+def _beating(path: Path, signals: Signals) -> Callable[[], str | None]:
+    """The beat of this process. -> why what runs must be stopped, or None."""
+
+    def beat() -> str | None:
+        with suppress(OSError):  # a full disk: the coordinator looks at what we do, too
+            path.touch()
+        return "the harness is stopping" if signals.stops else None
+
+    return beat
 
 
 def main(layout: Layout, slot: str) -> int:
@@ -307,7 +340,7 @@ def main(layout: Layout, slot: str) -> int:
             runner = Runner(
                 clock=clock,
                 containment=Containment.probe(config.sandbox, cache=layout.mechanisms),
-                beat=lambda: "the harness is stopping" if signals.stops else None,
+                beat=_beating(layout.merger_beat(name), signals),
                 beat_s=config.health.beat_s,
                 wake_fd=signals.wake_fd,
             )

@@ -2,14 +2,14 @@
 
 The coordinator takes the snapshot and acts on the findings; nothing here reads a clock, a file or a process.
 
-A worker is dead when its process is gone. It is hung when, while it owns an attempt, its heartbeat has not moved *and*
-no process of its tree has used CPU for `hang_s`: silence alone is never enough. Idle workers write nothing and are
-never suspected. Times are seconds of the observer's monotonic clock.
+A worker is dead when its process is gone. It is hung when its heartbeat has not moved *and* its process tree does
+nothing (`Quiet.hung`): silence alone is never enough. The same rule holds for mergers, and for whoever else owns a
+claim. Times are seconds of the observer's monotonic clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -31,6 +31,41 @@ class Death:
     """None: killed by a signal, or not our child."""
 
 
+IDLE_BEAT_S = 2.0
+"""An idle process of ours wakes to beat no more often."""
+IDLE_BEATS = 4
+"""It is suspected when so many beats did not come."""
+
+
+def idle_beat_s(hang_s: float) -> float:
+    """An idle process of ours beats at least so often."""
+    return max(IDLE_BEAT_S, hang_s / IDLE_BEATS)
+
+
+def limit_s(hang_s: float, busy: bool) -> float:
+    """How long a process may be quiet: hang_s while it works, else what its rare beats allow (8 s and more)."""
+    return hang_s if busy else idle_beat_s(hang_s) * IDLE_BEATS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    """For how long a process has given no sign of life."""
+
+    silent_s: float = 0.0
+    """Since its heartbeat last moved."""
+    inactive_s: float | None = 0.0
+    """Since its tree was last seen to work. It is watched in the second half of a silence only, because a look reads
+    all of /proc. None: nobody can know, it runs on another host."""
+    limit_s: float = 120.0
+
+    @property
+    def hung(self) -> bool:
+        """Silent for `limit_s`, and without activity as long as that was watched."""
+        if self.silent_s <= self.limit_s:
+            return False
+        return self.inactive_s is None or self.inactive_s > self.limit_s / 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotView:
     """One slot of the pool at one moment."""
@@ -39,23 +74,13 @@ class SlotView:
     wanted: bool
     """False: the pool was made smaller, or is draining."""
     alive: bool
-    busy: bool = False
-    """It owns an attempt."""
-    silent_s: float = 0.0
-    """Since its heartbeat last moved."""
-    inactive_s: float = 0.0
-    """Since its process tree last used CPU."""
+    quiet: Quiet = Quiet()
     death: Death | None = None
     """Not yet acted on."""
     quick_deaths: int = 0
     next_start: float = 0.0
     refused: bool = False
     """Its last process exited with EXIT_CONFIG, and the configuration is still the same."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    hang_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +102,7 @@ class Bury:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hung:
-    """Kill the worker of this slot: it owns an attempt, says nothing and does nothing."""
+    """Kill the worker of this slot: it says nothing and does nothing."""
 
     slot: str
     silent_s: float
@@ -93,20 +118,20 @@ class Retire:
 Finding: TypeAlias = Start | Bury | Hung | Retire
 
 
-def diagnose(slots: Sequence[SlotView], now: float, limits: Limits) -> list[Finding]:
+def diagnose(slots: Sequence[SlotView], now: float) -> list[Finding]:
     """At most one finding for each slot: what must happen to it next."""
     findings: list[Finding] = []
     for slot in slots:
-        finding = _diagnose(slot, now, limits)
+        finding = _diagnose(slot, now)
         if finding is not None:
             findings.append(finding)
     return findings
 
 
-def _diagnose(slot: SlotView, now: float, limits: Limits) -> Finding | None:
+def _diagnose(slot: SlotView, now: float) -> Finding | None:
     if slot.alive:
-        if slot.busy and slot.silent_s > limits.hang_s and slot.inactive_s > limits.hang_s:
-            return Hung(slot=slot.name, silent_s=slot.silent_s)
+        if slot.quiet.hung:
+            return Hung(slot=slot.name, silent_s=slot.quiet.silent_s)
         return None if slot.wanted else Retire(slot=slot.name)
     if slot.death is not None:
         return _bury(slot, slot.death)
@@ -141,25 +166,65 @@ def retry_delay_s(spent: int, first_s: float, max_s: float) -> float:
 LOOK_S = 30.0
 """Of the time between two looks at a token no more counts: while the observer itself did not run (a machine that was
 suspended, SIGSTOP), silence proves nothing."""
+IDLE_CPU = 0.01
+"""Share of one core below which a tree does nothing: an idle event loop of an agent uses a little."""
+SAMPLES = 20
+"""CPU time is looked at so many times in a limit: in less time one tick of the kernel's clock would look like work."""
+
+
+@dataclass(slots=True)
+class _Trace:
+    """What was seen of one process since its token last changed."""
+
+    token: object
+    since: float
+    looked: float
+    sampled: float = 0.0
+    cpu_s: float = 0.0
+    inactive_since: float | None = None
+    """None: not sampled yet."""
+
+    def away(self, seconds: float) -> None:
+        """The observer did not run for so long."""
+        self.since += seconds
+        self.sampled += seconds
+        if self.inactive_since is not None:
+            self.inactive_since += seconds
 
 
 @dataclass(slots=True)
 class HangWatch:
-    """Since when a token has not changed, by the observer's own clock. Tokens are opaque; only equality counts."""
+    """Remembers since when tokens have not changed. Tokens are opaque; only equality counts."""
 
-    _seen: dict[str, tuple[object, float, float]] = field(default_factory=dict)
-    """key -> (token, since when, last look)."""
+    _seen: dict[str, _Trace] = field(default_factory=dict)
 
-    def unchanged_s(self, key: str, token: object, now: float) -> float:
-        """Seconds since `token` was first seen for `key`, as far as somebody looked; 0 when it is new."""
-        before = self._seen.get(key)
-        if before is None or before[0] != token:
-            self._seen[key] = (token, now, now)
-            return 0.0
-        _, since, looked = before
-        since += max(0.0, now - looked - LOOK_S)
-        self._seen[key] = (token, since, now)
-        return now - since
+    def quiet(
+        self, key: str, token: object, now: float, limit_s: float, cpu_s: Callable[[], float] | None
+    ) -> Quiet:
+        """As far as somebody looked. `cpu_s` says what the tree of the process has used so far, and is asked rarely;
+        None when nobody can know."""
+        trace = self._seen.get(key)
+        if trace is None or trace.token != token:
+            self._seen[key] = _Trace(token, now, now)
+            return Quiet(limit_s=limit_s, inactive_s=None if cpu_s is None else 0.0)
+        trace.away(max(0.0, now - trace.looked - LOOK_S))
+        trace.looked = now
+        silent = now - trace.since
+        if cpu_s is None:
+            return Quiet(silent_s=silent, inactive_s=None, limit_s=limit_s)
+        if silent > limit_s / 2:
+            self._sample(trace, now, limit_s, cpu_s)
+        inactive = 0.0 if trace.inactive_since is None else now - trace.inactive_since
+        return Quiet(silent_s=silent, inactive_s=inactive, limit_s=limit_s)
+
+    def _sample(self, trace: _Trace, now: float, limit_s: float, cpu_s: Callable[[], float]) -> None:
+        elapsed = now - trace.sampled
+        if trace.inactive_since is not None and elapsed < limit_s / SAMPLES:
+            return
+        used = cpu_s()
+        if trace.inactive_since is None or abs(used - trace.cpu_s) > IDLE_CPU * elapsed:
+            trace.inactive_since = now
+        trace.sampled, trace.cpu_s = now, used
 
     def forget(self, key: str) -> None:
         self._seen.pop(key, None)

@@ -194,6 +194,17 @@ def signal(process: ProcessId, number: int) -> bool:
     return True
 
 
+def kill_tree(process: ProcessId) -> int:
+    """SIGKILL to a process and then to all that descends from it. -> how many there were; 0 when it has ended.
+
+    What one of them forks meanwhile is not found: for processes that hang, and for programs that do not hide.
+    """
+    found = tree(process.pid)
+    if not found or found[0] != process:
+        return 0
+    return sum(signal(one, signals.SIGKILL) for one in found)
+
+
 def pids() -> Iterator[int]:
     """Every pid that `/proc` lists, in no order."""
     with os.scandir(_PROC) as entries:

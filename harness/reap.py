@@ -21,6 +21,7 @@ from harness.containment import Containment
 from harness.errors import ConflictError
 from harness.layout import Layout
 from harness.procs import ProcessId
+from harness.signals import STOP_NOW
 
 GRACE_S = 10.0
 """How long workers may take to release their attempts before they are killed."""
@@ -88,7 +89,7 @@ def _ours(layout: Layout) -> set[ProcessId]:
 
 
 def _end(processes: Iterable[ProcessId], grace_s: float) -> int:
-    """TERM until they have gone, then KILL. A worker's second TERM means: release the attempt and go now."""
+    """STOP_NOW (release the attempt and go) until they have gone, then KILL."""
     fds = {fd: one for one in processes if (fd := one.pidfd()) is not None}
     count = len(fds)
     poller = select.poll()
@@ -99,7 +100,7 @@ def _end(processes: Iterable[ProcessId], grace_s: float) -> int:
     give_up_at = kill_at + GRACE_S  # a process in uninterruptible I/O ends when that does
     while fds and now < give_up_at:
         for fd in fds:
-            _send(fd, signal.SIGTERM if now < kill_at else signal.SIGKILL)
+            _send(fd, STOP_NOW if now < kill_at else signal.SIGKILL)
         for fd, _ in poller.poll(_AGAIN_S * 1000):
             poller.unregister(fd)
             os.close(fd)

@@ -89,14 +89,26 @@ class ProjectReport(Record):
     state: str = "idle"
     """idle, merging, gates, publishing, stopped."""
     item: str | None = None
+    attempt: int = 0
     target: str = ""
     unpublished: int = 0
     publish: str = "ok"
-    """ok, off, refused, stale, unreachable."""
+    """ok, off, or why not: refused, stale, unreachable, ..."""
+    passing: bool = False
+    """What refuses may go by itself, without a person."""
     reason: str = ""
     remedy: str = ""
     since: str = ""
     next_try: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldReport(Record):
+    """run/told.json, by the coordinator, for the next one."""
+
+    what: ClassVar[str] = "report of what was told"
+    parked: tuple[str, ...] = ()
+    """``<uid>.<n>`` of parked items whose parking is in the event stream."""
 
 
 def process_of(report: AgentReport | CoordinatorReport) -> ProcessId:
@@ -106,6 +118,10 @@ def process_of(report: AgentReport | CoordinatorReport) -> ProcessId:
 
 def coordinator_path(layout: Layout) -> Path:
     return layout.run / "coordinator.json"
+
+
+def told_path(layout: Layout) -> Path:
+    return layout.run / "told.json"
 
 
 def agent_path(layout: Layout, agent: str) -> Path:

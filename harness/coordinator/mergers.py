@@ -1,4 +1,7 @@
-"""Mergers: one process for each project that has something to judge or to publish. Spawned here, never waited for."""
+"""Mergers: one process for each project that has something to judge or to publish. Spawned here, never waited for.
+
+One that hangs is killed; the next one reads the lane and the target, and goes on.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,16 @@ from harness.events import EventStream
 from harness.launcher import Life, LocalHandle, LocalLauncher
 from harness.layout import Layout
 from harness.logs import Event
+from harness.lookout import Lookout, beat_of
 from harness.monitor import MAX_BACKOFF_S, backoff_s
 from harness.procs import ProcessId
 from harness.reports import ProjectReport
+
+PATIENCE_S = 60.0
+"""So long a publish that is refused for a reason that may pass (the network, a lock) counts as going on by itself."""
+
+
+_RESTING = ("idle", "stopped")
 
 
 @dataclass(slots=True)
@@ -32,6 +42,8 @@ class _Known:
     """It is to be started whatever the reports say: the last one died, or the hub holds what was never published."""
     asked: frozenset[str] = frozenset()
     """What it was last rung for."""
+    refused_since: float | None = None
+    """Since when the person's repository takes nothing, for a reason that may pass."""
 
 
 @dataclass(slots=True)
@@ -40,10 +52,14 @@ class Mergers:
     clock: Clock
     launcher: LocalLauncher
     events: EventStream
+    lookout: Lookout
     known: dict[str, _Known] = field(default_factory=dict)
 
     def fds(self) -> list[int]:
         return [k.handle.fileno() for k in self.known.values() if k.handle and k.handle.fileno() >= 0]
+
+    def alive(self) -> bool:
+        return any(known.handle for known in self.known.values())
 
     def adopt(self) -> None:
         """Take over the mergers that another coordinator started: to wait for their end, and to stop them."""
@@ -68,6 +84,7 @@ class Mergers:
             if seen.life is not Life.GONE:
                 continue
             known.handle, known.asked = None, frozenset()
+            self.lookout.forget(_key(name))
             if seen.exit_code is None and seen.signal is None:  # adopted: nobody knows how it ended
                 known.owes = True
             elif seen.exit_code != 0 and not (known.told and seen.signal in (signal.SIGTERM, signal.SIGHUP)):
@@ -82,7 +99,9 @@ class Mergers:
                 known.quick_deaths = 0
 
     def tend(self, submitted: dict[str, frozenset[str]], projects: tuple[str, ...]) -> None:
-        """Wake or start the merger of every project with something submitted, or with merges that must be pushed."""
+        """Wake or start the merger of every project with something submitted, or with merges that must be pushed; kill
+        those that hang."""
+        self._kill_hung()
         for name in projects:
             known = self.known.setdefault(name, _Known())
             wanted = submitted.get(name, frozenset())
@@ -98,6 +117,21 @@ class Mergers:
                 continue
             if self.clock.monotonic() >= known.next_start:
                 self._start(name, known, wanted)
+
+    def _kill_hung(self) -> None:
+        for name, known in self.known.items():
+            process = known.handle.process if known.handle else None
+            if known.handle is None or process is None:
+                continue
+            report = self.report(name)
+            busy = report is not None and report.pid == process.pid and report.state not in _RESTING
+            beat = beat_of(self.layout.merger_beat(name))
+            quiet = self.lookout.quiet(_key(name), beat, process, busy=busy)
+            if quiet.hung:
+                self.events.emit(Event.MERGER_HUNG, project=name, silent_s=round(quiet.silent_s, 1))
+                self.lookout.forget(_key(name))
+                procs.kill_tree(process)  # its git, too, which would keep locks of the hub
+                self.launcher.stop(known.handle, signal.SIGKILL)
 
     def _start(self, name: str, known: _Known, wanted: frozenset[str]) -> None:
         known.born, known.asked = self.clock.monotonic(), wanted
@@ -134,16 +168,31 @@ class Mergers:
 
     def settled(self, name: str) -> bool:
         """Does nothing, and has nothing to do that would go by itself."""
-        known = self.known.get(name)
-        if known and known.owes:
+        known = self.known.setdefault(name, _Known())
+        report = self.report(name)
+        if known.owes or self._may_pass(known, report):
             return False
         if not self.busy(name):
             return True
-        report = self.report(name)
-        process = known.handle.process if known and known.handle else None
+        process = known.handle.process if known.handle else None
         if report is None or (process and report.pid != process.pid):
             return False  # it has just started
-        return report.state in ("idle", "stopped")
+        return report.state in _RESTING
+
+    def _may_pass(self, known: _Known, report: ProjectReport | None) -> bool:
+        """Was a publish refused for a reason that may pass, and not for long?"""
+        if report is None or not report.unpublished or not report.passing:
+            known.refused_since = None
+            return False
+        now = self.clock.monotonic()
+        if known.refused_since is None:
+            known.refused_since = now
+        return now - known.refused_since <= PATIENCE_S
+
+    def refused(self, name: str) -> ProjectReport | None:
+        """The report of a merger whose merges the person's repository does not take."""
+        report = self.report(name)
+        return None if report is None or report.publish in ("ok", "off") else report
 
     def signal_all(self, number: int) -> None:
         for known in self.known.values():
@@ -157,3 +206,7 @@ class Mergers:
         for known in self.known.values():
             if known.handle:
                 known.handle.close()
+
+
+def _key(name: str) -> str:
+    return f"merger:{name}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from harness.events import EventStream
 from harness.launcher import Life, LocalHandle, LocalLauncher
 from harness.layout import Layout
 from harness.logs import Event
-from harness.monitor import Bury, Death, HangWatch, Hung, Limits, Retire, SlotView, Start, backoff_s, diagnose
+from harness.lookout import Lookout, beat_of
+from harness.monitor import Bury, Death, Hung, Quiet, Retire, SlotView, Start, backoff_s, diagnose
 from harness.procs import ProcessId
 from harness.reports import AgentReport
+from harness.signals import STOP_NOW
 
 BUSY = frozenset({"preparing", "setup", "running", "gates", "submitting"})
 
@@ -50,10 +53,9 @@ class Pool:
     clock: Clock
     launcher: LocalLauncher
     events: EventStream
-    limits: Limits
+    lookout: Lookout
     target: int
     slots: dict[str, Slot] = field(default_factory=dict)
-    watch: HangWatch = field(default_factory=HangWatch)
 
     # ---- knowing -----------------------------------------------------------------------------------------------------
 
@@ -102,10 +104,11 @@ class Pool:
             if slot.adopted and slot.report and slot.report.state == "stopped":
                 code = 0  # nobody but its parent is told how it ended; these were its last words
             slot.death = Death(lived_s=self.clock.monotonic() - slot.born, attempts=attempts, exit_code=code)
-            told = slot.retiring and (code == 0 or seen.signal == signal.SIGTERM)
+            told = slot.retiring and (code == 0 or seen.signal in (signal.SIGTERM, STOP_NOW))
             if told:
                 slot.death = None
             slot.handle = None
+            self.lookout.forget(_key(slot))
             found.append(slot)
             if code != 0 and not told:
                 self.events.emit(
@@ -145,49 +148,38 @@ class Pool:
 
     def views(self, wanted: bool) -> list[SlotView]:
         """The snapshot that `monitor.diagnose` judges."""
-        now = self.clock.monotonic()
-        return [self._view(slot, now, wanted) for slot in self.slots.values()]
+        return [self._view(slot, wanted) for slot in self.slots.values()]
 
-    def _view(self, slot: Slot, now: float, wanted: bool) -> SlotView:
-        number = int(slot.name.rpartition("-")[2]) if slot.name.rpartition("-")[2].isdecimal() else 0
-        silent = inactive = 0.0
-        busy = bool(slot.handle and slot.report and slot.report.state in BUSY)
-        if busy and slot.handle and slot.handle.process:
-            silent = self.watch.unchanged_s(f"beat:{slot.name}", self._beat(slot), now)
-            if silent > self.limits.hang_s / 2:
-                used = procs.cpu_seconds(procs.tree(slot.handle.process.pid))
-                inactive = (
-                    self.watch.unchanged_s(f"cpu:{slot.name}", round(used, 1), now) + self.limits.hang_s / 2
-                )
-            else:
-                self.watch.forget(f"cpu:{slot.name}")  # of an earlier silence
-        else:
-            self.watch.forget(f"beat:{slot.name}")
-            self.watch.forget(f"cpu:{slot.name}")
+    def _view(self, slot: Slot, wanted: bool) -> SlotView:
         return SlotView(
             name=slot.name,
-            wanted=wanted and 0 < number <= self.target,
+            wanted=wanted and self._in_target(slot),
             alive=slot.handle is not None,
-            busy=busy,
-            silent_s=silent,
-            inactive_s=inactive,
+            quiet=self._quiet(slot),
             death=slot.death,
             quick_deaths=slot.quick_deaths,
             next_start=slot.next_start,
             refused=slot.refused,
         )
 
-    def _beat(self, slot: Slot) -> int:
-        try:
-            return os.stat(self.layout.agent(slot.name) / "heartbeat").st_mtime_ns
-        except OSError:
-            return 0
+    def _in_target(self, slot: Slot) -> bool:
+        number = slot.name.rpartition("-")[2]
+        return number.isdecimal() and 0 < int(number) <= self.target
+
+    def _quiet(self, slot: Slot) -> Quiet:
+        """Also of one that is idle, or that has not said anything yet: a pool of one that is stopped runs nothing."""
+        process = slot.handle.process if slot.handle else None
+        if process is None:
+            return Quiet()
+        busy = slot.report is not None and slot.report.state in BUSY
+        beat = beat_of(self.layout.agent(slot.name) / "heartbeat")
+        return self.lookout.quiet(_key(slot), beat, process, busy=busy)
 
     def tend(self, wanted: bool) -> None:
         """Diagnose, then act: bury, kill the hung, retire, start."""
         for _ in range(2):  # a slot that was buried may start in the same tick
             now = self.clock.monotonic()
-            for finding in diagnose(self.views(wanted), now, self.limits):
+            for finding in diagnose(self.views(wanted), now):
                 slot = self.slots[finding.slot]
                 match finding:
                     case Bury():
@@ -216,9 +208,11 @@ class Pool:
 
     def _kill(self, slot: Slot, silent_s: float) -> None:
         self.events.emit(Event.WORKER_HUNG, agent=slot.name, silent_s=round(silent_s, 1))
+        self.lookout.forget(_key(slot))
         if slot.handle:
+            if slot.handle.process:
+                procs.kill_tree(slot.handle.process)  # its git, too: that has no mark
             self.launcher.stop(slot.handle, signal.SIGKILL)
-        self.watch.forget(f"beat:{slot.name}")
 
     def _retire(self, slot: Slot) -> None:
         if slot.handle and not slot.retiring:
@@ -246,9 +240,20 @@ class Pool:
 
     def signal_all(self, number: int) -> None:
         for slot in self.alive():
-            slot.retiring = slot.retiring or number == signal.SIGTERM
+            slot.retiring = slot.retiring or number in (signal.SIGTERM, STOP_NOW)
             if slot.handle:
                 self.launcher.stop(slot.handle, number)
+
+    def holds(self, process: ProcessId) -> bool:
+        """Is this process one of ours, which we look after?"""
+        return any(slot.handle and slot.handle.process == process for slot in self.slots.values())
+
+    def can_work(self, paused: Callable[[str], bool]) -> bool:
+        """Is there a slot that would run a worker, and whose worker would claim?"""
+        return any(
+            self._in_target(slot) and not slot.refused and not paused(slot.name)
+            for slot in self.slots.values()
+        )
 
     def forgive(self) -> None:
         """The configuration changed: slots that refused the old one may try the new one."""
@@ -267,6 +272,10 @@ class Pool:
         for slot in self.alive():
             if slot.handle:
                 slot.handle.close()
+
+
+def _key(slot: Slot) -> str:
+    return f"worker:{slot.name}"
 
 
 def _file(path: Path) -> tuple[int, int]:

@@ -12,14 +12,20 @@ from harness.clock import Clock, SystemClock, rfc3339
 from harness.config import Config, Durability
 from harness.containment import Containment
 from harness.coordinator.drops import DropWatch
+from harness.coordinator.ending import Ending
+from harness.coordinator.following import Following
 from harness.coordinator.hinting import Hinting
+from harness.coordinator.idle import Idle
 from harness.coordinator.index import Index
 from harness.coordinator.intake import Intake, context_of
 from harness.coordinator.mergers import Mergers
 from harness.coordinator.meter import Meter
+from harness.coordinator.news import News
 from harness.coordinator.pool import Pool
 from harness.coordinator.process import Coordinator
 from harness.coordinator.projects import Projects
+from harness.coordinator.telling import Telling
+from harness.coordinator.tidying import Tidying
 from harness.errors import ConfigError, ConflictError
 from harness.events import EventStream
 from harness.hands import LocalHands
@@ -27,7 +33,6 @@ from harness.launcher import LocalLauncher
 from harness.layout import Layout
 from harness.logs import Event
 from harness.model import Identity
-from harness.monitor import Limits
 from harness.sdnotify import Notifier
 from harness.signals import Signals
 from harness.store.cells import Actor
@@ -44,7 +49,7 @@ def main(
     until_idle: bool = False,
     timeout_s: float | None = None,
 ) -> int:
-    """The coordinator in the foreground. -> exit code: 0 told to go or all done, 1 something is parked (until_idle),
+    """The coordinator in the foreground. -> exit code: 0 told to go or all done, 1 something needs a person (until_idle),
     75 the time was over, or it was told to go before all was done (until_idle).
 
     Raises ConflictError when one runs already, ConfigError when the root cannot be used.
@@ -65,7 +70,7 @@ def main(
         ):
             bell.open()
             it = assemble(layout, config, here.identity, clock, bell)
-            it.meter.start()
+            it.telling.meter.start()
             it.until_idle, it.timeout_s, it.workers = until_idle, timeout_s, workers
             it.events.emit(
                 Event.COORDINATOR_STARTED, pid=os.getpid(), workers=it.target(), root=str(layout.root)
@@ -91,9 +96,7 @@ def main(
             it.say()
             it.events.emit(Event.COORDINATOR_STOPPED, pid=os.getpid())
             it.events.sync()
-            if it.timed_out:
-                return 75
-            return it.outcome() if until_idle else code
+            return code
 
 
 def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: Bell) -> Coordinator:
@@ -116,6 +119,17 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
     disk = Disk(layout, clock, durable=durable, dropbox=box, hints=Withheld(layout), hands=hands)
     index = Index(layout, disk, clock, config.retry.max_delay_s)
     launcher = LocalLauncher(layout)
+    signals, notifier = Signals(), Notifier.from_environment()
+    intake = Intake(actor, disk, clock, events, lambda: context_of(current[0]))
+    hinting = Hinting(layout, clock, index, hints)
+    pool = Pool(layout, clock, launcher, events, hands.lookout, config.workers)
+    hands.watched = pool.holds
+    mergers = Mergers(layout, clock, launcher, events, hands.lookout)
+    projects = Projects(layout, clock, events)
+    news, drops = News(layout, events), DropWatch(layout, bell, box)
+    telling = Telling(
+        layout, clock, me, index, intake, pool, mergers, projects, Meter(layout), drops, notifier
+    )
     return Coordinator(
         layout=layout,
         config=config,
@@ -123,17 +137,22 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
         actor=actor,
         disk=disk,
         events=events,
-        signals=Signals(),
+        signals=signals,
         hands=hands,
         index=index,
-        intake=Intake(actor, disk, clock, events, lambda: context_of(current[0])),
-        hinting=Hinting(layout, clock, index, hints),
-        pool=Pool(layout, clock, launcher, events, Limits(hang_s=config.health.hang_s), config.workers),
-        mergers=Mergers(layout, clock, launcher, events),
-        projects=Projects(layout, clock, events),
-        meter=Meter(layout),
-        notifier=Notifier.from_environment(),
-        drops=DropWatch(layout, bell, box),
+        intake=intake,
+        hinting=hinting,
+        pool=pool,
+        mergers=mergers,
+        projects=projects,
+        notifier=notifier,
+        drops=drops,
         bell=bell,
+        following=Following(actor, disk, clock, events, index, news),
+        telling=telling,
+        ending=Ending(layout, clock, events, signals, notifier, pool, mergers, config.drain_s),
+        idle=Idle(layout, index, intake, hinting, pool, mergers, projects),
+        news=news,
+        tidying=Tidying(layout, clock, disk, me.incarnation),
         current=current,
     )

@@ -139,12 +139,28 @@ def _reason(claimed: Claim) -> str:
     return f"completed for {who}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archived:
+    """An item that is over."""
+
+    stub: Stub
+    here: bool
+    """This call moved it into the archive. Of all who finish an item at most one is told so: it tells others."""
+
+
 def finish(actor: Actor, uid: str, day: str) -> Step[Stub | None]:
-    """T6, idempotent: stub, then archive. -> the stub when the item is over (by whomever), else None."""
+    """T6. -> the stub when the item is over (by whomever), else None."""
+    done = yield from archive(actor, uid, day)
+    return done.stub if done else None
+
+
+def archive(actor: Actor, uid: str, day: str) -> Step[Archived | None]:
+    """T6, idempotent: stub, then archive. -> None when the item is not over."""
     home = f"queue/open/{uid}"
     seen = yield from look(uid)
     if seen.standing is not Standing.OVER:
-        return (yield from stub_of(uid)) if seen.standing is Standing.GONE else None
+        known = (yield from stub_of(uid)) if seen.standing is Standing.GONE else None
+        return Archived(stub=known, here=False) if known else None
     yield from ops.fsync_dir(home)  # never act on a fact that can vanish
     outcome, sha = outcome_of(seen)
     path = stub_path(uid)
@@ -164,7 +180,7 @@ def finish(actor: Actor, uid: str, day: str) -> Step[Stub | None]:
     yield from ops.fsync_dir("queue/open")
     if moved is Moved.OK:
         yield from ops.unhint(uid)
-    return stub
+    return Archived(stub=stub, here=moved is Moved.OK)
 
 
 def running_claim(uid: str, n: int) -> Step[Claim | None]:

@@ -1,8 +1,8 @@
 """The worker process: claim, carry out, end, next; idle cheaply; beat while anything runs; go when told to.
 
-The loop itself never blocks except in the runner (which beats) and in the idle wait (when there is nothing to beat for).
-TERM or INT: finish the attempt, then go. Again: release the attempt (published first), stop what runs, go. HUP: read
-config.yaml again before the next attempt. USR1: look at the attempt's end now.
+The loop itself never blocks except in the runner (which beats) and in the idle wait (which is short enough to beat
+after it). TERM or INT, once or often: finish the attempt, then go. USR2: release the attempt (published first), stop
+what runs, go. HUP: read config.yaml again before the next attempt. USR1: look at the attempt's end now.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.hub import Hub
 from harness.layout import Layout
 from harness.logs import Event
 from harness.model import End, Outcome
-from harness.monitor import retry_delay_s
+from harness.monitor import idle_beat_s, retry_delay_s
 from harness.presence import announce
 from harness.reports import AgentReport
 from harness.runner import Runner
@@ -105,7 +105,7 @@ class Worker:
         with Bell(self.layout.bell("workers")) as bell:
             bell.open()
             while not self.signals.stops:
-                self.signals.drain()  # first: a signal after it wakes us, one before it is seen below
+                self.beat()  # drains the signals first: one after it wakes us, one before it is seen below
                 self._reload()
                 owned = self._claim()
                 if owned is None:
@@ -129,8 +129,8 @@ class Worker:
             left = until - self.clock.monotonic()
             if left <= 0:
                 return
-            select.select([self.signals.wake_fd], [], [], left)
-            self.signals.drain()
+            select.select([self.signals.wake_fd], [], [], min(left, self._idle_beat_s))
+            self.beat()
         self.troubles = 0  # a new configuration may be the remedy
 
     def _idle(self, bell: Bell) -> None:
@@ -140,13 +140,17 @@ class Worker:
         self.say(state="paused" if self._paused() else "idle")
         alone = not held(self.layout.coordinator_lock)
         mean = ALONE_S if alone else IDLE_S
-        timeout_s = mean * random.uniform(0.5, 1.5)
+        timeout_s = min(mean * random.uniform(0.5, 1.5), self._idle_beat_s)
         if paused:  # who cannot claim must not take the ring that was meant for one who can
             select.select([self.signals.wake_fd], [], [], min(timeout_s, PAUSED_S))
             return
         ready = bell.wait(timeout_s, (self.signals.wake_fd,))
         if bell.fileno() in ready:
             bell.take()
+
+    @property
+    def _idle_beat_s(self) -> float:
+        return idle_beat_s(self.config.health.hang_s)
 
     def _claim(self) -> Claimed | None:
         """The first item of the hints that is ours; without a coordinator also of open/ itself."""
@@ -160,7 +164,7 @@ class Worker:
                 self.events.emit(Event.ITEM_CLAIMED, uid=uid, id=got.item.id, n=got.n, agent=self.slot)
                 return got
             if got.standing is Standing.OVER:
-                self.disk.run(attempts.finish(self.actor, uid, day(self.clock.wall())))
+                self._finish(uid)
             self.disk.hints.remove(uid)  # it was wrong; if it was made anew meanwhile, the sweep repairs
         return None
 
@@ -195,6 +199,7 @@ class Worker:
 
     def _carry_out(self, owned: Claimed) -> None:
         self.owned, self.decided = owned, None
+        self.beat()
         session = self.layout.session(day(self.clock.wall()), owned.uid, owned.n)
         self.say(
             state="preparing",
@@ -207,7 +212,6 @@ class Worker:
             last_event="claimed",
         )
         self._ring("coordinator")
-        self.beat()
         run: AttemptRun | None = None
         try:
             try:
@@ -320,16 +324,23 @@ class Worker:
             agent=self.slot,
         )
         if record.outcome is Outcome.DONE and record.sha is None:
-            self.disk.run(attempts.finish(self.actor, owned.uid, day(self.clock.wall())))
-            self.events.emit(Event.ITEM_FINISHED, uid=owned.uid, id=owned.item.id, outcome="done")
+            self._finish(owned.uid, owned.item.id)
         elif record.sha:
             submitted.add(self.layout, owned.item.project, owned.uid)
             self._ring(f"merger.{owned.item.project}")
 
+    def _finish(self, uid: str, name: str | None = None) -> None:
+        done = self.disk.run(attempts.archive(self.actor, uid, day(self.clock.wall())))
+        if done and done.here:
+            self.events.emit(
+                Event.ITEM_FINISHED, uid=uid, id=name, outcome=done.stub.outcome, sha=done.stub.sha
+            )
+
     # ---- while something runs ----------------------------------------------------------------------------------------
 
     def beat(self) -> str | None:
-        """Called by the runner every beat_s and at every signal. -> why what runs must be stopped, or None."""
+        """Called by the runner every beat_s and at every signal, and by the loop in every turn. -> why what runs must be
+        stopped, or None."""
         self.signals.drain()
         try:
             os.utime(self.heartbeat)
@@ -342,7 +353,7 @@ class Worker:
         if self.decided is None:
             self.disk.beat(owned.ticket)
             self.decided = self.disk.run(attempts.decided(owned))
-        if self.decided is None and self.signals.stops > 1:
+        if self.decided is None and self.signals.now:
             self._release_now(owned)
         return None if self.rescuing else self._why_broken()
 

@@ -25,12 +25,13 @@ import signal, sys
 from pathlib import Path
 from harness.layout import Layout
 from harness.presence import announce
-terms = []
+told = []
 stubborn = sys.argv[3] == "stubborn"
-signal.signal(signal.SIGTERM, lambda *_: terms.append(1))
+signal.signal(signal.SIGTERM, lambda *_: None)
+signal.signal(signal.SIGUSR2, lambda *_: told.append(1))
 me = announce(Layout(Path(sys.argv[1])), sys.argv[2])
 print("ready", flush=True)
-while stubborn or len(terms) < 2:
+while stubborn or not told:
     signal.pause()
 print("released", flush=True)
 me.close()

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from harness import presence
+from harness import presence, reports
 from harness.bell import Bell
 from harness.config import load
 from harness.coordinator import start
+from harness.coordinator.mergers import _Known
 from harness.coordinator.pool import Slot
 from harness.coordinator.process import Coordinator
+from harness.events import read
 from harness.launcher import LocalHandle
 from harness.layout import Layout
 from harness.model import Outcome
 from harness.procs import ProcessId
-from harness.reports import AgentReport
+from harness.reports import AgentReport, ProjectReport
+from harness.signals import STOP_NOW
 from harness.store.cells import Standing
 from tests.stores import World
 from tests.support import make_root
@@ -33,6 +36,7 @@ agents: {claude: {adapter: command, argv: [claude]}}
 
 class NoSignals:
     stops = 0
+    now = False
     reload = dump = False
     wake_fd = -1
 
@@ -107,14 +111,14 @@ def test_files_of_a_process_that_starts_are_left_alone(
     (tmp / "selftest.abc").touch()
     os.utime(tmp / "selftest.abc", (world.clock.wall(), world.clock.wall()))
     (tmp / "agent-1.t0.xyz.0.claim").touch()
-    coordinator._sweep_tmp()
+    coordinator.tidying.sweep()
     assert os.listdir(tmp) == ["selftest.abc"]
 
 
-def test_a_worker_that_was_retired_is_not_stopped_by_a_drain(
+def test_a_drain_is_told_once_and_a_stop_in_every_tick(
     coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second TERM would make it give its attempt back at once."""
+    """A worker that was retired already need not hear of a drain. What it hears means the same however often."""
     sent: list[tuple[str, int]] = []
     monkeypatch.setattr(
         coordinator.pool.launcher, "stop", lambda handle, number: sent.append((handle.name, number))
@@ -129,6 +133,227 @@ def test_a_worker_that_was_retired_is_not_stopped_by_a_drain(
         coordinator._fill()
     assert sent == [("agent-1", signal.SIGTERM)]
     coordinator.signals.stops = 2
-    coordinator._drain_signals()
-    coordinator._fill()
-    assert sorted(sent[1:]) == [("agent-1", signal.SIGTERM), ("agent-2", signal.SIGTERM)]
+    for _ in range(2):
+        coordinator._drain_signals()
+        coordinator._fill()
+    assert sorted(sent[1:]) == [("agent-1", STOP_NOW)] * 2 + [("agent-2", STOP_NOW)] * 2
+
+
+# ---- news ------------------------------------------------------------------------------------------------------------
+
+
+def events(coordinator: Coordinator, kind: str) -> list[dict[str, object]]:
+    return [e for _, e in read(coordinator.layout) if e["event"] == kind]
+
+
+def successor(coordinator: Coordinator, world: World) -> Coordinator:
+    """Another coordinator of the same root, after this one has died."""
+    me = coordinator.actor.identity
+    return start.assemble(coordinator.layout, coordinator.config, me, world.clock, coordinator.bell)
+
+
+def park(world: World, uid: str) -> None:
+    for _ in range(3):
+        world.end(world.claim(uid), Outcome.FAILED)
+
+
+def test_that_an_item_is_parked_is_news_once_also_for_the_next_coordinator(
+    coordinator: Coordinator, world: World
+) -> None:
+    uid = world.add(id="a")
+    park(world, uid)
+    sweep(coordinator, world)
+    coordinator.news.save()
+    sweep(coordinator, world)
+    assert [e["uid"] for e in events(coordinator, "item_parked")] == [uid]
+    second = successor(coordinator, world)
+    second._recover()
+    sweep(second, world)
+    assert len(events(coordinator, "item_parked")) == 1
+
+
+def test_what_was_parked_while_no_coordinator_ran_is_news_for_the_next_one(
+    coordinator: Coordinator, world: World
+) -> None:
+    uid = world.add(id="a")
+    coordinator.news.save()
+    park(world, uid)
+    second = successor(coordinator, world)
+    second._recover()
+    assert [e["uid"] for e in events(coordinator, "item_parked")] == [uid]
+
+
+def test_an_item_that_is_parked_again_is_news_again(coordinator: Coordinator, world: World) -> None:
+    uid = world.add(id="a")
+    park(world, uid)
+    sweep(coordinator, world)
+    world.retry(uid)
+    sweep(coordinator, world)
+    assert coordinator.news.told == set()
+    world.end(world.claim(uid), Outcome.FAILED)
+    sweep(coordinator, world)
+    assert [e["n"] for e in events(coordinator, "item_parked")] == [3, 4]
+
+
+def test_of_all_who_finish_an_item_one_says_so(coordinator: Coordinator, world: World) -> None:
+    """A worker or merger that finishes it, and the coordinator, which sees it being over, at the same time."""
+    uid = world.add(id="a")
+    sweep(coordinator, world)
+    world.end(world.claim(uid), Outcome.CANCELLED)
+    entry = coordinator.index.look_at(uid)
+    assert entry
+    assert entry.standing is Standing.OVER
+    world.finish(uid)  # another was quicker, between our look and our move
+    coordinator.following._noticed(entry)
+    assert events(coordinator, "item_finished") == []
+    other = world.add(id="b")
+    sweep(coordinator, world)
+    world.end(world.claim(other), Outcome.CANCELLED)
+    sweep(coordinator, world)
+    assert [e["uid"] for e in events(coordinator, "item_finished")] == [other]
+
+
+# ---- idle ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def workers(coordinator: Coordinator) -> Coordinator:
+    """With a pool that would work."""
+    coordinator.pool.resize(2)
+    coordinator.until_idle = True
+    return coordinator
+
+
+def left(coordinator: Coordinator) -> list[str]:
+    return coordinator.idle.left(coordinator.config)
+
+
+def idle(coordinator: Coordinator, world: World) -> bool:
+    sweep(coordinator, world)
+    return coordinator.idle.reached(coordinator.config)
+
+
+def test_nothing_to_do_is_idle_and_all_done(workers: Coordinator, world: World) -> None:
+    assert idle(workers, world)
+    assert workers.outcome() == 0
+    assert events(workers, "work_left") == []
+
+
+def test_what_can_be_claimed_is_waited_for(workers: Coordinator, world: World) -> None:
+    uid = world.add(id="a")
+    assert not idle(workers, world)
+    world.claim(uid)
+    assert not idle(workers, world)
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (["pause"], "paused, until: harnessctl resume"),
+        (["pause.project.app"], "project app is paused"),
+        (["pause.agent-1", "pause.agent-2"], "no worker can claim it"),
+    ],
+)
+def test_what_is_paused_waits_for_a_person_and_keeps_nobody_waiting(
+    workers: Coordinator, world: World, files: list[str], why: str
+) -> None:
+    world.add(id="a")
+    for name in files:
+        (workers.layout.control / name).touch()
+    assert idle(workers, world)
+    workers.was_idle = True
+    assert workers.outcome() == 1
+    (said,) = events(workers, "work_left")
+    assert str(said["reason"]).startswith("a: ")
+    assert why in str(said["reason"])
+    for name in files:
+        (workers.layout.control / name).unlink()
+    assert not idle(workers, world)
+
+
+def test_a_pause_of_one_worker_of_two_or_of_another_project_stops_nothing(
+    workers: Coordinator, world: World
+) -> None:
+    world.add(id="a")
+    for name in ("pause.agent-1", "pause.project.other"):
+        (workers.layout.control / name).touch()
+    assert not idle(workers, world)
+
+
+def test_what_runs_is_waited_for_although_all_is_paused(workers: Coordinator, world: World) -> None:
+    uid = world.add(id="a")
+    world.claim(uid)
+    (workers.layout.control / "pause").touch()
+    assert not idle(workers, world)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_pool_that_runs_nothing_is_not_waited_for(
+    workers: Coordinator, world: World, refused: bool
+) -> None:
+    world.add(id="a")
+    for slot in workers.pool.slots.values():
+        slot.refused = refused
+    assert idle(workers, world) is refused
+    workers.pool.resize(0)
+    assert idle(workers, world)
+
+
+def test_items_of_a_project_that_cannot_be_used_wait_for_a_person_but_not_for_its_first_fetch(
+    workers: Coordinator, world: World
+) -> None:
+    world.add(id="a")
+    sweep(workers, world)
+    workers.projects.unusable["app"] = "there is no repository"
+    workers.projects.checked = world.clock.monotonic() + 1e6
+    assert idle(workers, world)
+    assert left(workers) == ["a: project app cannot be used: there is no repository"]
+    workers.projects.making.add("app")
+    assert not idle(workers, world)
+
+
+def test_merges_that_the_person_refuses_are_not_all_done(workers: Coordinator, world: World) -> None:
+    """Every item is merged and archived; but nobody who pulls has it."""
+    report = ProjectReport(
+        project="app", state="idle", unpublished=2, publish="hook", reason="hook declined", remedy="ask them"
+    )
+    reports.write(workers.layout.project_status("app"), report)
+    workers.mergers.known["app"] = _Known(next_start=float("inf"))
+    assert idle(workers, world)
+    workers.was_idle = True
+    assert workers.outcome() == 1
+    assert left(workers) == ["the merges of app are not published: hook declined. ask them"]
+
+
+def test_parked_items_and_those_that_wait_for_them_are_named(workers: Coordinator, world: World) -> None:
+    first = world.add(id="first")
+    world.add(id="second", depends_on=["first"])
+    park(world, first)
+    assert idle(workers, world)
+    workers.was_idle = True
+    assert workers.outcome() == 1
+    parked, waiting = left(workers)
+    assert parked.startswith("first: parked: ")
+    assert waiting.startswith("second: waiting for ")
+
+
+def test_many_items_are_counted(workers: Coordinator, world: World) -> None:
+    (workers.layout.control / "pause").touch()
+    for k in range(8):
+        world.add(id=f"item-{k}")
+    assert idle(workers, world)
+    assert left(workers) == [
+        "item-0, item-1, item-2, item-3, item-4, and 3 more: paused, until: harnessctl resume"
+    ]
+
+
+def test_told_to_go_before_all_was_done_is_neither_success_nor_failure(
+    workers: Coordinator, world: World
+) -> None:
+    world.add(id="a")
+    sweep(workers, world)
+    assert workers.outcome() == 75
+    workers.until_idle = False
+    assert workers.outcome() == 0
+    workers.timed_out = True
+    assert workers.outcome() == 75

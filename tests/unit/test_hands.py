@@ -63,6 +63,10 @@ def claim(who: ProcessId, host: str | None = None, name: str = "agent-1") -> Cla
     return Claim(n=1, act=Act.RUN, owner=owner)
 
 
+def silence(hands: LocalHands, who: ProcessId, k: int) -> float:
+    return hands.lookout.quiet(f"claim:queue/open/x-{k}/1.claim", (1, 1), who, busy=True).silent_s
+
+
 NOBODY = ProcessId(pid=4_190_000, start_ticks=1, boot_id="another boot")
 
 
@@ -106,7 +110,17 @@ def test_an_owner_that_computes_is_never_suspected(
     for _ in range(1000):
         assert not hands.suspects(claim(sleeper[1]), PATH, (1, 1))
         clock.advance(HANG_S / 100)
-        used[0] += 0.01
+        used[0] += 0.05
+
+
+def test_an_owner_whose_starter_looks_after_it_is_not_suspected_a_second_time(
+    hands: LocalHands, clock: FakeClock, sleeper: tuple[object, ProcessId]
+) -> None:
+    """One detector for one process: the pool kills its workers, and then their claims are free."""
+    hands.watched = lambda process: process == sleeper[1]
+    for _ in range(400):
+        assert not hands.suspects(claim(sleeper[1]), PATH, (1, 1))
+        clock.advance(HANG_S / 100)
 
 
 def test_a_jump_of_the_wall_clock_makes_nobody_suspect(
@@ -133,8 +147,7 @@ def test_what_is_no_longer_running_is_forgotten(
         hands.suspects(claim(sleeper[1]), f"queue/open/x-{k}/1.claim", (1, 1))
     hands.remember_only([("x-7", 1)])
     clock.advance(2)
-    assert hands.watch.unchanged_s("beat:queue/open/x-7/1.claim", (1, 1), clock.monotonic()) == 2.0
-    assert hands.watch.unchanged_s("beat:queue/open/x-8/1.claim", (1, 1), clock.monotonic()) == 0.0
+    assert [silence(hands, sleeper[1], k) for k in (7, 8)] == [2.0, 0.0]
 
 
 # ---- clearing --------------------------------------------------------------------------------------------------------
@@ -170,6 +183,19 @@ def test_worktrees_are_not_searched_where_a_stronger_mechanism_holds_or_the_slot
 def test_nothing_that_was_left_is_nothing_to_tell(hands: LocalHands) -> None:
     assert hands.clear("x-1", claim(NOBODY, name=""))
     assert hands.killed == []
+
+
+def test_the_programs_of_a_hung_owner_that_carry_no_mark_end_with_it(hands: LocalHands, kills: Kills) -> None:
+    """Its git would go on, and keep the locks of the hub."""
+    code = "import subprocess; print(subprocess.Popen(['sleep', '1000']).pid, flush=True); input()"
+    with python(code) as process:
+        child = ProcessId.of(int(line(process)))
+        owner = ProcessId.of(process.pid)
+        assert child
+        assert owner
+        process.send_signal(signal.SIGSTOP)
+        assert hands.clear("x-1", claim(owner))
+        assert child.wait(10)
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness import reports, submitted
+from harness import cgroups, procs, reports, submitted
 from harness.bell import Bell
 from harness.clock import SystemClock, parse_rfc3339
 from harness.config import Config, load
@@ -24,13 +24,14 @@ from harness.events import EventStream, read
 from harness.hub import GitInterrupted, Hub
 from harness.merger import FETCH_S, PUBLISH_MAX_S, SWEEP_S, Merger
 from harness.model import Outcome, Verdict
+from harness.monitor import idle_beat_s
 from harness.reports import ProjectReport
 from harness.runner import Ended, EndReason, Runner
 from harness.store import lane
 from harness.store.cells import Standing
 from tests.hubs import Desk, commit, desk, git, person, submit
 from tests.stores import World
-from tests.support import environment, running, until
+from tests.support import environment, python, running, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -574,6 +575,7 @@ def test_the_process_waits_goes_when_told_and_is_alone(world: World, tmp_path: P
 
     with running(argv(world), env=environment()) as first:
         until(lambda: (r := report()) and r.state == "idle", 60)
+        assert world.layout.merger_beat("app").exists()
         with running(argv(world), env=environment()) as second:
             assert second.wait(60) == 0
         assert first.poll() is None
@@ -582,6 +584,36 @@ def test_the_process_waits_goes_when_told_and_is_alone(world: World, tmp_path: P
     said = report()
     assert said
     assert said.state == "stopped"
+
+
+def test_gates_of_a_merger_that_was_killed_are_ended_before_anything_else(b: Bench) -> None:
+    """They would go on in the scratch worktree beside the next merge, and leave an empty cgroup for ever."""
+    mark = f"x-{os.getpid()}.1.merge"
+    base = Containment.probe().cgroup
+    group = cgroups.Group.create(base, mark) if base else None
+    record = ProjectReport(project="app", pid=1, state="gates", item=f"x-{os.getpid()}", attempt=1)
+    reports.write(b.world.layout.project_status("app"), record)
+    with python("import time; time.sleep(1000)", HARNESS_ATTEMPT=mark) as process:
+        until(lambda: procs.environ_marked(mark))
+        b.run()
+        assert process.wait(10) == -signal.SIGKILL
+    assert [e["number"] for e in b.said("survivors_killed")] == [1]
+    assert group is None or not group.exists()
+    assert b.report.item is None
+    b.run()
+    assert len(b.said("survivors_killed")) == 1
+
+
+def test_a_merger_beats_in_every_turn_and_turns_soon_enough(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, beats = [], []
+    monkeypatch.setattr(Bell, "wait", lambda self, timeout_s, fds: waits.append(timeout_s))
+    monkeypatch.setattr(b.merger.runner, "beat", lambda: beats.append(1))
+    b.run()
+    assert beats
+    assert waits
+    assert max(waits) <= idle_beat_s(b.merger.config.health.hang_s) + 0.1
 
 
 def test_the_process_of_a_project_that_is_not_configured_says_so(world: World, tmp_path: Path) -> None:

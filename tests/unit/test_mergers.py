@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 
-from harness import presence, reports, submitted
+from harness import presence, procs, reports, submitted
 from harness.atomicfs import FileLock
 from harness.bell import Bell
 from harness.clock import rfc3339
-from harness.coordinator.mergers import Mergers
+from harness.coordinator.mergers import PATIENCE_S, Mergers
 from harness.events import EventStream, read
 from harness.layout import Layout
+from harness.lookout import Lookout
 from harness.monitor import MAX_BACKOFF_S
 from harness.reports import ProjectReport
 from tests.launchers import FakeLauncher
 from tests.support import FakeClock
 
 APP = ("app",)
+HANG_S = 100.0
 ONE = {"app": frozenset({"x-1.1"})}
 SPAWNED = ("merger", "merger.app")
 
@@ -30,7 +33,8 @@ def launcher() -> FakeLauncher:
 
 @pytest.fixture
 def mergers(layout: Layout, clock: FakeClock, launcher: FakeLauncher) -> Mergers:
-    return Mergers(layout, clock, launcher, EventStream(layout, clock, "coordinator"))  # type: ignore[arg-type]
+    events = EventStream(layout, clock, "coordinator")
+    return Mergers(layout, clock, launcher, events, Lookout(clock, HANG_S))  # type: ignore[arg-type]
 
 
 def report(layout: Layout, **fields: object) -> None:
@@ -220,6 +224,81 @@ def test_a_merger_is_settled_when_it_says_itself_that_it_is_idle(layout: Layout,
     assert not mergers.settled("app")
     report(layout, pid=handle.process.pid, state="idle")
     assert mergers.settled("app")
+
+
+@pytest.mark.parametrize(
+    ("passing", "wait"), [(True, True), (False, False)], ids=["it may pass", "it does not"]
+)
+def test_a_publish_that_is_refused_is_waited_for_a_while_when_it_may_go_by_itself(
+    layout: Layout, mergers: Mergers, clock: FakeClock, passing: bool, wait: bool
+) -> None:
+    report(layout, state="idle", unpublished=1, publish="unreachable", passing=passing)
+    assert mergers.settled("app") is not wait
+    assert mergers.refused("app")
+    clock.advance(PATIENCE_S + 1)
+    assert mergers.settled("app")
+    report(layout, state="idle", unpublished=0, publish="ok")
+    assert mergers.settled("app")
+    assert not mergers.refused("app")
+
+
+# ---- hangs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["gates", "idle", ""])
+def test_a_merger_that_neither_beats_nor_computes_is_killed_and_the_next_one_started(
+    layout: Layout,
+    mergers: Mergers,
+    launcher: FakeLauncher,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+) -> None:
+    monkeypatch.setattr(procs, "cpu_seconds", lambda _: 1.0)
+    mergers.tend(ONE, APP)
+    handle = mergers.known["app"].handle
+    assert handle
+    assert handle.process
+    if state:
+        report(layout, pid=handle.process.pid, state=state)
+    for _ in range(30):
+        clock.advance(10)
+        mergers.tend(ONE, APP)
+        if launcher.sent:
+            break
+    assert launcher.sent == [("merger.app", signal.SIGKILL)]
+    (event,) = [e for _, e in read(layout) if e["event"] == "merger_hung"]
+    assert float(str(event["silent_s"])) > HANG_S
+    launcher.end(handle, by=signal.SIGKILL)
+    mergers.reap()
+    mergers.tend({}, APP)  # between a merge and its publishing only the hub knows that there is work
+    assert launcher.spawned == [SPAWNED] * 2
+
+
+@pytest.mark.parametrize("sign", ["beat", "cpu"])
+def test_a_merger_that_beats_or_computes_is_never_killed(
+    layout: Layout,
+    mergers: Mergers,
+    launcher: FakeLauncher,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    sign: str,
+) -> None:
+    used = [0.0]
+    monkeypatch.setattr(procs, "cpu_seconds", lambda _: used[0])
+    monkeypatch.setattr(procs.ProcessId, "alive", lambda _: True)
+    mergers.tend(ONE, APP)
+    beat = layout.merger_beat("app")
+    beat.parent.mkdir(parents=True, exist_ok=True)
+    for k in range(100):
+        clock.advance(20)
+        if sign == "cpu":
+            used[0] += 1
+        else:
+            beat.touch()
+            os.utime(beat, ns=(k, k))
+        mergers.tend(ONE, APP)
+    assert launcher.sent == []
 
 
 def test_mergers_that_are_closed_go_on(mergers: Mergers, launcher: FakeLauncher) -> None:

@@ -14,10 +14,14 @@ from harness.atomicfs import FileLock
 from harness.coordinator.pool import Pool, Slot
 from harness.events import EventStream, read
 from harness.layout import Layout
-from harness.monitor import EXIT_CONFIG, HEALTHY_S, Limits
+from harness.lookout import Lookout
+from harness.monitor import EXIT_CONFIG, HEALTHY_S, limit_s
 from harness.reports import AgentReport
+from harness.signals import STOP_NOW
 from tests.launchers import FakeLauncher
 from tests.support import FakeClock
+
+HANG_S = 100.0
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def launcher() -> FakeLauncher:
 @pytest.fixture
 def pool(layout: Layout, clock: FakeClock, launcher: FakeLauncher) -> Pool:
     events = EventStream(layout, clock, "coordinator")
-    made = Pool(layout, clock, launcher, events, Limits(hang_s=100.0), 2)  # type: ignore[arg-type]
+    made = Pool(layout, clock, launcher, events, Lookout(clock, HANG_S), 2)  # type: ignore[arg-type]
     made.resize(2)
     return made
 
@@ -124,11 +128,58 @@ def test_a_worker_that_died_after_working_is_replaced_in_the_same_tick(
     assert slot.restarts == 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, STOP_NOW])
+def test_who_is_told_to_go_before_it_can_hear_did_not_die(
+    pool: Pool, launcher: FakeLauncher, number: int
+) -> None:
+    """Its interpreter has just started: the signal ends it as it ends any program."""
+    pool.tend(wanted=True)
+    pool.signal_all(number)
+    launcher.end(pool.slots["agent-1"].handle, by=number)
+    assert len(pool.reap()) == 1
+    assert not said(pool, "worker_died")
+
+
 def test_the_dead_are_reported_once(pool: Pool, launcher: FakeLauncher) -> None:
     pool.tend(wanted=True)
     launcher.end(pool.slots["agent-1"].handle, exit_code=1)
     assert len(pool.reap()) == 1
     assert pool.reap() == []
+
+
+def test_a_crash_loop_backs_off_whatever_an_earlier_worker_of_the_slot_has_achieved(
+    pool: Pool, launcher: FakeLauncher, clock: FakeClock
+) -> None:
+    """The report on disk is the last one of the worker that worked; those that died at their start wrote none."""
+    pool.resize(1)
+    del pool.slots["agent-2"]
+    pool.tend(wanted=True)
+    slot = pool.slots["agent-1"]
+    says(pool, slot, attempts=9)
+    for _ in range(200):
+        if slot.handle is not None:
+            launcher.end(slot.handle, exit_code=1)
+        clock.advance(0.1)
+        pool.reap()
+        pool.tend(wanted=True)
+    assert len(launcher.spawned) < 10
+    assert slot.quick_deaths > 3
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again_later(
+    pool: Pool, launcher: FakeLauncher, clock: FakeClock
+) -> None:
+    pool.resize(1)
+    del pool.slots["agent-2"]
+    launcher.broken = True
+    for _ in range(100):
+        pool.tend(wanted=True)
+        clock.advance(0.1)
+    assert 1 < len(said(pool, "process_failed")) < 8
+    launcher.broken = False
+    clock.advance(60)
+    pool.tend(wanted=True)
+    assert launcher.spawned == [("worker", "agent-1")]
 
 
 def test_a_worker_that_refuses_its_configuration_waits_for_a_new_one(
@@ -201,6 +252,13 @@ def test_a_report_without_a_lock_is_nobody(pool: Pool) -> None:
     assert pool.adopt() == 0
 
 
+def test_what_a_larger_pool_left_behind_is_no_slot(pool: Pool) -> None:
+    pool.layout.agent("agent-7").mkdir(parents=True)
+    (pool.layout.agent("agent-7") / "lock").touch()
+    assert pool.adopt() == 0
+    assert list(pool.slots) == ["agent-1", "agent-2"]
+
+
 def test_an_adopted_worker_that_said_goodbye_did_not_die(pool: Pool, launcher: FakeLauncher) -> None:
     """Only a parent is told an exit code; the coordinator that adopted it believes the last words of its report."""
     with alive(pool, "agent-1"):
@@ -225,33 +283,55 @@ def test_an_adopted_worker_that_vanished_died(pool: Pool, launcher: FakeLauncher
 # ---- hangs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_busy_worker_that_neither_beats_nor_computes_is_killed(
-    pool: Pool, launcher: FakeLauncher, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("state", ["running", "idle", "paused", ""])
+def test_a_worker_that_neither_beats_nor_computes_is_killed_whatever_it_says(
+    pool: Pool, launcher: FakeLauncher, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
+    """Also when it has never said anything, and when it is idle: a pool of one would run nothing for ever."""
     monkeypatch.setattr(procs, "cpu_seconds", lambda _: 1.0)
+    pool.resize(1)
     pool.tend(wanted=True)
     slot = pool.slots["agent-1"]
-    says(pool, slot, state="running", item="x-1", attempt=1)
+    if state:
+        says(pool, slot, state=state)
     pool.read_reports(everything=True)
+    began = clock.monotonic()
     for _ in range(30):
         clock.advance(10)
         pool.tend(wanted=True)
         if launcher.sent:
             break
     assert launcher.sent == [("agent-1", signal.SIGKILL)]
+    assert clock.monotonic() - began > limit_s(HANG_S, busy=state == "running")
     (event,) = said(pool, "worker_hung")
-    assert float(str(event["silent_s"])) > 100
+    assert float(str(event["silent_s"])) > HANG_S
+    launcher.end(slot.handle, by=signal.SIGKILL)
+    pool.reap()
+    pool.tend(wanted=True)
+    assert launcher.spawned == [("worker", "agent-1")] * 2
+    for _ in range(9):  # what its predecessor left on disk says nothing of the new one
+        clock.advance(10)
+        pool.tend(wanted=True)
+    assert len(launcher.sent) == 1
 
 
+@pytest.mark.parametrize("state", ["gates", "idle"])
 @pytest.mark.parametrize("sign", ["beat", "cpu"])
 def test_a_worker_that_beats_or_computes_is_never_killed(
-    pool: Pool, launcher: FakeLauncher, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, sign: str
+    pool: Pool,
+    launcher: FakeLauncher,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    sign: str,
+    state: str,
 ) -> None:
     used = [0.0]
     monkeypatch.setattr(procs, "cpu_seconds", lambda _: used[0])
+    monkeypatch.setattr(procs.ProcessId, "alive", lambda _: True)
+    pool.resize(1)
     pool.tend(wanted=True)
     slot = pool.slots["agent-1"]
-    says(pool, slot, state="gates", item="x-1", attempt=1)
+    says(pool, slot, state=state)
     pool.read_reports(everything=True)
     heartbeat = pool.layout.agent("agent-1") / "heartbeat"
     for k in range(100):
@@ -265,14 +345,20 @@ def test_a_worker_that_beats_or_computes_is_never_killed(
     assert launcher.sent == []
 
 
-def test_an_idle_worker_may_be_silent_for_ever(pool: Pool, launcher: FakeLauncher, clock: FakeClock) -> None:
+def test_a_worker_is_looked_after_while_the_pool_knows_its_process(
+    pool: Pool, launcher: FakeLauncher
+) -> None:
+    """Nobody else suspects it (LocalHands.watched)."""
     pool.tend(wanted=True)
-    says(pool, pool.slots["agent-1"], state="idle")
-    pool.read_reports(everything=True)
-    for _ in range(20):
-        clock.advance(1000)
-        pool.tend(wanted=True)
-    assert launcher.sent == []
+    slot = pool.slots["agent-1"]
+    assert slot.handle
+    process = slot.handle.process
+    assert process
+    assert pool.holds(process)
+    assert not pool.holds(procs.self_id())
+    launcher.end(slot.handle, exit_code=0)
+    pool.reap()
+    assert not pool.holds(process)
 
 
 # ---- small -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from harness.signals import STOP_NOW
 from tests.support import line, python
 
 LISTENS = """
@@ -17,19 +18,21 @@ print("ready", flush=True)
 while True:
     select.select([signals.wake_fd], [], [])
     signals.drain()
-    print(signals.stops, signals.reload, signals.dump, flush=True)
+    print(signals.stops, signals.now, signals.reload, signals.dump, flush=True)
 """
 
 
 @pytest.mark.parametrize(
     ("numbers", "seen"),
     [
-        ([signal.SIGTERM], "1 False False"),
-        ([signal.SIGINT], "1 False False"),
-        ([signal.SIGTERM, signal.SIGINT], "2 False False"),
-        ([signal.SIGHUP], "0 True False"),
-        ([signal.SIGUSR1], "0 False True"),
-        ([signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1], "1 True True"),
+        ([signal.SIGTERM], "1 False False False"),
+        ([signal.SIGINT], "1 False False False"),
+        ([signal.SIGTERM, signal.SIGINT], "2 False False False"),
+        ([STOP_NOW], "1 True False False"),
+        ([STOP_NOW, STOP_NOW], "2 True False False"),
+        ([signal.SIGHUP], "0 False True False"),
+        ([signal.SIGUSR1], "0 False False True"),
+        ([signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1], "1 False True True"),
     ],
     ids=lambda x: " ".join(n.name for n in x) if isinstance(x, list) else "",
 )
@@ -48,7 +51,7 @@ def test_a_storm_of_signals_neither_blocks_nor_kills() -> None:
         assert line(process) == "ready"
         for _ in range(2000):
             process.send_signal(signal.SIGUSR1)
-        assert line(process) == "0 False True"
+        assert line(process) == "0 False False True"
         process.send_signal(signal.SIGTERM)
         while not line(process).startswith("1 "):
             assert process.poll() is None
