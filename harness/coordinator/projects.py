@@ -1,7 +1,7 @@
 """Which projects can be worked on: their hubs are opened (and made) before anything is claimed for them.
 
 A project that cannot be used gets no hints, so that its items lose no attempts, and is tried again now and then.
-The first fetch from a URL may take long, or for ever: it runs in a thread, and the loop goes on.
+The first fetch from a URL may take long, or for ever: it runs in a thread, and the loop goes on. Its git ends with us.
 """
 
 from __future__ import annotations
@@ -86,7 +86,11 @@ class Projects:
             hub = Hub.open(
                 self.layout,
                 project,
-                runner=Runner(clock=self.clock, containment=Containment()),
+                runner=Runner(
+                    clock=self.clock,
+                    containment=Containment(),
+                    leashed=not self.layout.hub(name).exists(),
+                ),
                 clock=self.clock,
                 durable=config.durability is Durability.POWER,
                 emit=events.emit,
