@@ -25,7 +25,9 @@ from harness.model import Record
 Body: TypeAlias = Generator[tuple[Any, ...], Any, Any]
 END = -1
 """The node of a process that has ended."""
-LOCAL = frozenset({"make", "stage", "fsync", "unlink", "build", "commit", "superseded", "acked", "exec"})
+LOCAL = frozenset(
+    {"make", "stage", "fsync", "unlink", "build", "commit", "superseded", "acked", "promised", "exec"}
+)
 """Operations on what is private, or notes for the history: they commute with whatever others do."""
 SYNC = frozenset({"fsync_dir", "syncfs", "sync_hub"})
 """Without effect as long as the power stays."""

@@ -225,9 +225,7 @@ class Explorer:
             case "commit":
                 git = files.git
                 files.git = Git(git.objects | {op[1]}, git.history, git.lane)
-            case "exec":
-                ghost |= {op}
-            case "acked":
+            case "exec" | "acked" | "promised":
                 ghost |= {op}
             case "superseded":
                 decided = any(files.look(f"{home}/{op[2]}.end") for home in self._homes(files, op[1]))
@@ -448,6 +446,10 @@ class Explorer:
             case "unhint":
                 if ("ready", op[1]) in files.names:
                     files.remove("ready", op[1])
+            case "lock":  # of a mutant that locks what is visible already
+                entry = files.look(op[1])
+                if entry is not None:
+                    files.locks[entry[1]] = me
             case "swap_lane":
                 return self._swap_lane(files, op)
             case "swap_target":
@@ -636,10 +638,9 @@ class Explorer:
             for turn in range(MAX_DRAIN_ROUNDS):
                 for name, maker, args in processes.everything(self.contents.context):
                     files, ghost = self._play(files, ghost, f"{name}{turn}", maker, args)
-                left = [(at, n) for at, n in files.names if at in ("open", "waiting")]
-                if not left and not self.rules.unfinished(files):
+                if not self.rules.unfinished(files):
                     break
-                for _, uid in left:
+                for uid in self.rules.stuck(files):
                     files, ghost = self._play(files, ghost, f"Rg{turn}", processes.retry, {"uid": uid})
             else:
                 raise Broken(f"L1 after recovery there is still {self.rules.unfinished(files)}")

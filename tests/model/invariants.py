@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.model import Act, Claim, CommitPolicy, End, Grant, Item, Outcome, Stub, Verdict, VerdictKind
 from harness.store.decisions import Decision
-from harness.store.drops import Context, Drop
+from harness.store.drops import Context, Drop, stem_of
+from harness.store.names import Name
 from tests.model.automaton import Interned
 from tests.model.files import Files, Git
 
 if TYPE_CHECKING:
     from tests.model.explorer import Scenario
 
+BEFORE = "old"
+"""Who signed what was decided before the scenario began."""
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 Part = tuple[str, int]
 """(file name of the drop, position in it): one item that somebody asked for."""
@@ -41,8 +45,18 @@ class Contents:
     """file name -> what its bytes say"""
     items: dict[str, Item] = field(default_factory=dict)
     """uid -> items that are there already"""
+    rejected: frozenset[str] = frozenset()
+    """uids of what had an id and was rejected, before the scenario began."""
     written_later: frozenset[str] = frozenset()
     """Drops that a process of the scenario writes: they may never come to be."""
+
+    def rivals(self, name: str) -> set[str]:
+        """Ids that anybody but this drop may have: a drop that wants none of them cannot be too late."""
+        ids = {item.id for item in self.items.values()}
+        for other, drop in self.drops.items():
+            if other != name:
+                ids |= {draft.id or stem_of(other) for draft in drop.drafts}
+        return ids
 
     def parts(self, name: str) -> list[Part]:
         drop = self.drops[name]
@@ -91,6 +105,26 @@ class Cells:
             return verdict.kind.value if verdict and verdict.kind is not VerdictKind.RETURNED else None
         return end.outcome.value if end.outcome in (Outcome.DONE, Outcome.CANCELLED) else None
 
+    def allowed(self, upto: int) -> int:
+        """How many attempts may be spent before the one after `upto`, without a grant for that one."""
+        return self.item.max_attempts + sum(g.extra for n, g in self.grants.items() if 0 < n < upto)
+
+    def released(self, upto: int) -> int:
+        """How often it was given back since the last grant before `upto`."""
+        last = max((n for n in self.grants if n < upto), default=0)
+        return sum(self.ends[n].outcome is Outcome.RELEASED for n in range(last + 1, upto + 1))
+
+    def parked(self, releases: int) -> bool:
+        """Does only a person move it on?"""
+        n = max(self.claims, default=0)
+        if n == 0 or not self.closed(n) or self.outcome(n) or n in self.grants:
+            return False
+        return (
+            self.ends[n].outcome is Outcome.HELD
+            or self.spent(n) >= self.allowed(n)
+            or self.released(n) > releases
+        )
+
     def spent(self, upto: int) -> int:
         return sum(
             self.ends[m].outcome in (Outcome.FAILED, Outcome.EXPIRED)
@@ -128,6 +162,8 @@ class Rules:
                     open_ids[cells.item.id] += 1
         self._rejected(tree, where)
         self._batches(tree, where)
+        self._kept(tree, items)
+        self._ids(tree)
         for part, places in where.items():
             if len(places) > 1:
                 raise Broken(f"I1 {part} is in {places}")
@@ -175,10 +211,13 @@ class Rules:
             name = raw.removeprefix("raw.")
             place = f"incoming/{home}"
             if "item.json" in has:
-                self._whole(has["item.json"], "I4", f"{place}/item.json")
+                one = self._whole(has["item.json"], "I4", f"{place}/item.json")
+                if isinstance(one, Decision):
+                    self._deserved(name, one)
             if "batch" in has:
                 batch = self._whole(has["batch"], "I4", f"{place}/batch")
                 assert isinstance(batch, Decision)
+                self._deserved(name, batch)
                 if not batch.rejected:
                     if batch.tree and batch.tree not in has:
                         raise Broken(f"I16 {place}: the tree {batch.tree} that its cell names is not there")
@@ -196,6 +235,13 @@ class Rules:
             if (draft.id or "") in batch.present:
                 where.setdefault((name, k), []).append("present")
 
+    def _deserved(self, name: str, decision: Decision) -> None:
+        drop = self.contents.drops[name]
+        if decision.rejected and not drop.reasons:
+            wanted = {draft.id for draft in drop.drafts if draft.id is not None}
+            if not wanted & self.contents.rivals(name):
+                raise Broken(f"T2 {name} is rejected, and nothing is wrong with it: {decision.rejected}")
+
     def _rejected(self, tree: Tree, where: dict[Part, list[str]]) -> None:
         for home, (_, inode) in tree.of("rejected").items():
             has = tree.of(inode)
@@ -210,6 +256,7 @@ class Rules:
             stub = self._stub(tree, home)
             if stub is None or stub.outcome != "rejected":
                 raise Broken(f"I6 rejected/{home} with the stub {stub}")
+            self._deserved(raw.removeprefix("raw."), decision)
             for part in self.contents.parts(raw.removeprefix("raw.")):
                 where.setdefault(part, []).append(f"rejected/{home}")
 
@@ -225,6 +272,43 @@ class Rules:
                 if batch.tree in has and tree.of(has[batch.tree][1]):
                     raise Broken(f"I16 batches/{home} still holds items")
                 self._present(raw.removeprefix("raw."), batch, where)
+
+    def _kept(self, tree: Tree, items: dict[str, Cells]) -> None:
+        """What was dropped stays, also when its items have left it."""
+        homes = {home.rsplit("-", 1)[1] for home in tree.of("incoming")}
+        homes |= {home.rsplit("-", 1)[1] for _, day in tree.of("batches").values() for home in tree.of(day)}
+        for uid in items:
+            tail = uid.rsplit("-", 1)[1]
+            if len(tail) > 10 and tail[:10] not in homes:
+                raise Broken(f"I1 the batch that {uid} is of is lost")
+
+    def _ids(self, tree: Tree) -> None:
+        for _, folder in tree.of("ids").values():
+            cells = tree.of(folder)
+            for cell, entry in cells.items():
+                self._whole(entry, "I4", f"ids/{cell}")
+                digest, _, k = cell.rpartition(".")
+                if int(k) > 1 and f"{digest}.{int(k) - 1}" not in cells:
+                    raise Broken(f"ids: there is a number {k} of {digest[:6]}, and none before it")
+
+    def _meant(self, tree: Tree, name: str, fixed: str | None) -> str | None:
+        """The uid that a dependency waits for."""
+        stub = self._stub(tree, fixed) if fixed else None
+        return fixed if fixed and not (stub and stub.outcome == "rejected") else self._first(tree, name)
+
+    def _first(self, tree: Tree, name: str) -> str | None:
+        """The first holder of an id that became an item, or may yet."""
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        cells = {c: e for _, folder in tree.of("ids").values() for c, e in tree.of(folder).items()}
+        k = 1
+        while (entry := cells.get(f"{digest}.{k}")) is not None:
+            holder = self._whole(entry, "I4", f"ids/{name}.{k}")
+            assert isinstance(holder, Name)
+            stubs = [self._stub(tree, uid) for uid in (holder.uid, holder.drop) if uid]
+            if not any(stub and stub.outcome == "rejected" for stub in stubs):
+                return holder.uid
+            k += 1
+        return None
 
     def _whole(self, entry: tuple[str, Any], invariant: str, where: str) -> Any:
         number = entry[1][1]
@@ -345,11 +429,9 @@ class Rules:
             if claim.act is not Act.RUN:
                 continue
             if n > 1 and n - 1 not in cells.grants:
-                extra = sum(g.extra for m, g in cells.grants.items() if 0 < m < n)
-                if cells.spent(n - 1) >= cells.item.max_attempts + extra:
+                if cells.spent(n - 1) >= cells.allowed(n - 1):
                     raise Broken(f"I13 {uid}.{n} runs, although {cells.spent(n - 1)} attempts are spent")
-                last = max((m for m in cells.grants if m < n), default=0)
-                free = sum(cells.ends[m].outcome is Outcome.RELEASED for m in range(last + 1, n))
+                free = cells.released(n - 1)
                 if free > self.scenario.releases:
                     raise Broken(f"I13 {uid}.{n} runs after {free} releases")
             for held in range(1, n):
@@ -386,13 +468,17 @@ class Rules:
                     _, uid, n, me = fact
                     if ran.setdefault((uid, n), me) != me:
                         raise Broken(f"I9 attempt {uid}.{n} was executed by {ran[uid, n]} and by {me}")
-                    self._dependencies(tree, items, uid)
+                    self._dependencies(files, tree, items, uid)
                 case "spurious":
                     raise Broken(f"I10 {fact[1]}: its owner lives, and nobody suspected it")
                 case "bad stop":
                     raise Broken(f"I14 {fact[1]}.{fact[2]} was stopped before it was decided")
                 case "not superseded":
                     raise Broken(f"I17 {fact[1]}.{fact[2]} was given up although nobody decided it")
+                case "promised":
+                    zero = items[fact[1]].ends.get(0) if fact[1] in items else None
+                    if zero and zero.by == BEFORE:
+                        raise Broken(f"T7 a person was told that {fact[1]} runs, and it was cancelled before")
                 case "alarm":
                     if not self.scenario.moves:
                         raise Broken(f"I17 a false alarm: {fact[1]}")
@@ -405,18 +491,52 @@ class Rules:
                 case _:
                     pass
 
-    def _dependencies(self, tree: Tree, items: dict[str, Cells], uid: str) -> None:
+    def _dependencies(self, files: Files, tree: Tree, items: dict[str, Cells], uid: str) -> None:
         cells = items.get(uid)
         if cells is None or 0 in cells.grants:
             return
+        if cells.item.not_before and not files.time_passed:
+            raise Broken(f"I15 {uid} ran before its time")
         for dep, fixed in cells.item.deps.items():
+            holder = self._meant(tree, dep, fixed)
+            if fixed in self.contents.rejected:
+                raise Broken(f"I15 {uid} depends on {fixed}, which was rejected before it came")
+            sibling = self._sibling(uid, cells.item, dep)
+            if sibling and holder != sibling:
+                raise Broken(f"I15 {uid} depends on {holder}, and means {sibling}")
             if dep in cells.item.optional_deps:
                 continue
-            holders = [i for u, i in items.items() if (u == fixed if fixed else i.item.id == dep)]
-            if not any(h.outcome(n) in ("done", "merged") for h in holders for n in h.ends):
+            on = items.get(holder or "")
+            if on is None or not any(on.outcome(n) in ("done", "merged") for n in on.ends):
                 raise Broken(f"I15 {uid} ran, and {dep} is not done")
 
+    def _sibling(self, uid: str, item: Item, dep: str) -> str | None:
+        """The uid that an id means inside of the same batch."""
+        _, tail = uid.rsplit("-", 1)
+        drop = self.contents.drops.get(item.drop) if len(tail) > 10 else None
+        for k, draft in enumerate(drop.drafts if drop else ()):
+            if draft.id == dep:
+                return f"{dep}-{tail[:10]}{DIGITS[k]}"
+        return None
+
     # ---- the end -------------------------------------------------------------------------------------------------------
+
+    def stuck(self, files: Files) -> list[str]:
+        """uids of what only a person moves on: parked, or waiting for what was cancelled, or is not known."""
+        tree = Tree(files)
+        found = []
+        for uid, (_, inode) in tree.of("open").items():
+            if self._cells("open", uid, tree.of(inode)).parked(self.scenario.releases):
+                found.append(uid)
+        for uid, (_, inode) in tree.of("waiting").items():
+            item = self._cells("waiting", uid, tree.of(inode)).item
+            for dep, fixed in item.deps.items():
+                holder = self._meant(tree, dep, fixed)
+                stub = self._stub(tree, holder) if holder else None
+                if holder is None or (stub and stub.outcome == "cancelled" and dep not in item.optional_deps):
+                    found.append(uid)
+                    break
+        return found
 
     def unfinished(self, files: Files) -> list[str]:
         """What a recovery should have brought to its end. Items in waiting/ may wait for what was cancelled."""

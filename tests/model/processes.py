@@ -7,6 +7,7 @@ to use (the product's, or a mutant's). `me` names the incarnation. Whatever is n
     ("choose", uid, n)          what the agent makes of it: done, failed, released, or it looks whether it was decided
     ("commit", sha), ("sync_hub",)     its result, in git
     ("acked", uid, n)           a person was told that the item will not run
+    ("promised", uid)           a person was told that the item runs without waiting
     ("superseded", uid, n)      an owner gave up because somebody else decided its attempt
 """
 
@@ -186,7 +187,9 @@ def stop(p: SimpleNamespace, me: str, uid: str) -> Body:
 
 
 def retry(p: SimpleNamespace, me: str, uid: str) -> Body:
-    yield from p.operators.retry(actor(p, me), uid, me, "")
+    said = yield from p.operators.retry(actor(p, me), uid, me, "")
+    if said.said is p.operators.Said.DONE and not said.n:
+        yield ("promised", uid)
 
 
 # ---- the rest of the world ---------------------------------------------------------------------------------------------

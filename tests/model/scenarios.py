@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.model import Act, Claim, CommitPolicy, End, Grant, Identity, Item, Outcome, Verdict
+from harness.model import Act, Claim, CommitPolicy, End, Grant, Identity, Item, Outcome, Stub, Verdict
+from harness.store.cells import stub_path
 from harness.store.drops import Context, parse
+from harness.store.names import Name, name_path
 from tests.model.automaton import Interned
 from tests.model.explorer import Budget, Process, Scenario
-from tests.model.files import Files, Git
-from tests.model.invariants import Contents
+from tests.model.files import Files, Git, split
+from tests.model.invariants import BEFORE, Contents
 from tests.model.processes import (
+    DAYS,
     admitter,
     cancel,
     hold,
@@ -50,15 +53,24 @@ class World:
         return contents
 
     def item(
-        self, name: str, *, merge: bool = False, attempts: int = 3, phase: str = "open", **more: Any
+        self,
+        name: str,
+        *,
+        merge: bool = False,
+        attempts: int = 3,
+        phase: str = "open",
+        uid: str = "",
+        commit: CommitPolicy | None = None,
+        **more: Any,
     ) -> World:
         """One item that is there already."""
-        uid = uid_of(name)
-        policy = CommitPolicy.REQUIRED if merge else CommitPolicy.NONE
+        policy = commit or (CommitPolicy.REQUIRED if merge else CommitPolicy.NONE)
+        uid = uid or uid_of(name)
         item = Item(uid=uid, id=name, prompt="p", project="app", commit=policy, max_attempts=attempts, **more)
 
         def step(files: Files, records: Interned, contents: Contents) -> None:
-            files.add(phase, uid, ("d", f"D:{uid}"))
+            at = _folder(files, f"queue/{phase}")
+            files.add(at, uid, ("d", f"D:{uid}"))
             files.add(f"D:{uid}", "item.json", ("f", (f"I:{uid}", records.number(item))))
             contents.items[uid] = item
 
@@ -68,9 +80,10 @@ class World:
     def waiting(self, name: str, **more: Any) -> World:
         return self.item(name, phase="waiting", **more)
 
-    def cell(self, name: str, cell: str, record: Any) -> World:
+    def cell(self, name: str, cell: str, record: Any, *, uid: str = "") -> World:
+        uid = uid or uid_of(name)
+
         def step(files: Files, records: Interned, contents: Contents) -> None:
-            uid = uid_of(name)
             files.add(f"D:{uid}", cell, ("f", (f"{cell}:{uid}", records.number(record))))
             if isinstance(record, End) and record.sha:
                 files.git = Git(files.git.objects | {record.sha}, files.git.history, files.git.lane)
@@ -80,19 +93,54 @@ class World:
 
     def history(self, name: str, *outcomes: str) -> World:
         """Attempts that are decided already; "done" has a result to merge, "returned" was refused."""
-        old = Identity(incarnation="old", name="old")
+        old = Identity(incarnation=BEFORE, name=BEFORE)
         for n, what in enumerate(outcomes, 1):
             act = {"held": Act.HOLD}.get(what, Act.RUN)
             self.cell(name, f"{n}.claim", Claim(n=n, act=act, owner=old))
             sha = f"c-{uid_of(name)}-{n}" if what in ("done", "returned") else None
             outcome = Outcome("done" if what == "returned" else what)
-            self.cell(name, f"{n}.end", End(n=n, outcome=outcome, by="old", sha=sha))
+            self.cell(name, f"{n}.end", End(n=n, outcome=outcome, by=BEFORE, sha=sha))
             if what == "returned":
                 self.cell(name, f"{n}.verdict", Verdict(n=n, returned="gate", gate="tests"))
         return self
 
     def grant(self, name: str, n: int, extra: int = 1) -> World:
         return self.cell(name, f"{n}.grant", Grant(n=n, extra=extra, by="me"))
+
+    def over(self, name: str, outcome: str, *, uid: str = "") -> World:
+        """An item without a merge that is archived already."""
+        uid = uid or uid_of(name)
+        self.item(name, phase=f"archive/{DAYS[0]}", uid=uid)
+        claim = Claim(n=1, act=Act.RUN, owner=Identity(incarnation=BEFORE, name=BEFORE))
+        self.cell(name, "1.claim", claim, uid=uid)
+        self.cell(name, "1.end", End(n=1, outcome=Outcome(outcome), by=BEFORE), uid=uid)
+        return self.stub(uid, outcome)
+
+    def stub(self, uid: str, outcome: str) -> World:
+        def step(files: Files, records: Interned, contents: Contents) -> None:
+            folder, _, name = stub_path(uid).rpartition("/")
+            day = DAYS[0] if outcome != "rejected" else ""
+            stub = Stub(uid=uid, outcome=outcome, n=1 if day else 0, day=day)
+            files.add(_folder(files, folder), name, ("f", (f"S:{uid}", records.number(stub))))
+            if outcome == "rejected":
+                contents.rejected |= {uid}
+
+        self._steps.append(step)
+        return self
+
+    def named(self, name: str, *holders: str, drop: str = "") -> World:
+        """The items (by uid) that have, or had, an id, oldest first; of `drop`, when they came in a batch."""
+
+        def step(files: Files, records: Interned, contents: Contents) -> None:
+            for k, uid in enumerate(holders or (uid_of(name),), 1):
+                folder, _, cell = name_path(name, k).rpartition("/")
+                held = Name(uid=uid, digest="another", id=name, drop=drop)
+                files.add(_folder(files, folder), cell, ("f", (f"N:{uid}", records.number(held))))
+                if contents.rejected & {uid, drop}:
+                    contents.rejected |= {uid}
+
+        self._steps.append(step)
+        return self
 
     def drop(self, name: str, text: str, *, later: bool = False) -> World:
         """A file in the drop box, or one that a process of the scenario writes."""
@@ -113,9 +161,22 @@ class World:
 
     def folder(self, path: str) -> World:
         """A folder of the store that is there from earlier days."""
-        at, _, name = path.rpartition("/")
-        self._steps.append(lambda files, records, contents: files.add(at, name, ("d", f"D:queue/{path}")))
+
+        def step(files: Files, records: Interned, contents: Contents) -> None:
+            _folder(files, f"queue/{path}")
+
+        self._steps.append(step)
         return self
+
+
+def _folder(files: Files, path: str) -> str:
+    """Make sure that a folder is there. -> its inode"""
+    parts, name = split(path)
+    at = files.folder(parts)
+    assert at is not None, path
+    if (at, name) not in files.names:
+        files.add(at, name, ("d", f"D:{path}"))
+    return files.names[(at, name)][1]
 
 
 def one(merge: bool = False, **more: Any) -> World:
