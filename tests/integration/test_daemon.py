@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.reports import process_of
 from tests.daemons import daemon, git
 from tests.support import until
 
@@ -179,6 +180,41 @@ def test_a_stopped_worker_is_killed_only_when_it_is_silent_and_inactive_and_then
         flag.touch()
         seen = d.until_state("slow", "merged")
         assert [a.end.outcome.value for a in seen.attempts if a.end] == ["expired", "done"]
+
+
+def test_an_idle_worker_that_is_stopped_is_replaced(tmp_path: Path) -> None:
+    """It holds no claim, and a pool of one would run nothing for ever."""
+    with daemon(tmp_path, workers=1, health={"beat_s": 0.1, "hang_s": 1.0}) as d:
+        d.start()
+        report = until(lambda: (r := d.report("agent-1")) and r.state == "idle" and r, 20, what=d.tail())
+        assert report
+        d.kill(report, signal.SIGSTOP)
+        d.drop("a", {"prompt": "true", "commit": "none"})
+        d.until_state("a", "done", timeout_s=60)
+        assert [e["agent"] for e in d.events("worker_hung")] == ["agent-1"]
+
+
+def test_a_worker_that_two_coordinators_drain_finishes_its_attempt(tmp_path: Path) -> None:
+    """The second one does not know what the first had told it before it died."""
+    with daemon(tmp_path, workers=1) as d:
+        flag = tmp_path / "go"
+        first = d.start()
+        d.drop("slow", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.05; done; {commit('a')}"})
+        report = d.until_running("slow")
+        first.send_signal(signal.SIGTERM)
+        until(lambda: (r := d.coordinator()) and r.state == "draining", 20)
+        first.kill()
+        first.wait(10)
+        second = d.start()
+        until(lambda: (r := d.coordinator()) and r.pid == second.pid and r.state == "running", 20)
+        second.send_signal(signal.SIGTERM)
+        until(lambda: (r := d.coordinator()) and r.state == "draining", 20)
+        assert process_of(report).alive()
+        flag.touch()
+        until(lambda: second.poll() is not None, 60, what=d.tail())
+        seen = d.items()["slow"]
+        assert [a.end.outcome.value for a in seen.attempts if a.end] == ["done"]
+        assert not d.ours()
 
 
 def test_the_first_term_drains_and_the_attempt_finishes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+from harness import cgroups, procs
 from harness.procs import ProcessId
 from tests.daemons import Daemon, daemon, git
 from tests.support import until
@@ -46,6 +47,34 @@ def test_what_a_killed_merger_had_merged_and_not_published_is_published_by_the_n
         hook.write_text("#!/bin/sh\nexit 0\n")
         go.touch()
         until(lambda: len(d.merges()) == 1, 40, what=d.tail())
+
+
+def test_a_merger_that_hangs_in_its_gates_is_killed_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    flag = tmp_path / "hung"
+    script = (
+        f'case "$HARNESS_WORKTREE" in */merger) [ -e {flag} ] || {{ touch {flag}; exec sleep 9999; }};; esac'
+    )
+    settings = {
+        "health": {"beat_s": 0.1, "hang_s": 1.0},
+        "sandbox": "none",
+        "project": {"gates": [{"name": "here", "run": script}], "merge": {"gates": ["here"]}},
+    }
+    with daemon(tmp_path, workers=1, **settings) as d:
+        d.start()
+        d.drop("a", {"prompt": commit("a")})
+        until(flag.exists, 40, what=d.tail())
+        mark = f"{d.items()['a'].uid}.1.merge"
+        gate = procs.environ_marked(mark)
+        old = merger(d)
+        assert old
+        assert gate
+        assert procs.signal(old, signal.SIGSTOP)
+        d.until_state("a", "merged", timeout_s=60)
+        assert not old.alive()
+        assert not any(one.alive() for one in gate)
+        assert len(d.events("merger_hung")) == 1
+        base = cgroups.directory()
+        assert base is None or not (base / cgroups.mark_name(mark)).exists()
 
 
 def test_what_was_not_published_when_everything_died_is_published_by_the_next_coordinator(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from tests.daemons import daemon
+import pytest
+
+from tests.daemons import daemon, git
 from tests.support import until
 
 
@@ -41,3 +43,31 @@ def test_an_item_whose_project_is_gone_needs_a_person_and_keeps_nobody_waiting(t
         d.write_config()
         assert d.run_until_idle() == 1
         assert d.state("a") == "ready"
+
+
+def test_merges_that_the_person_does_not_take_are_not_all_done(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        git(d.app, "switch", "-q", "main")
+        d.drop("a", {"prompt": "echo x > a"})
+        assert d.run_until_idle() == 1
+        assert d.state("a") == "merged"
+        assert d.merges() == []
+        (said,) = d.events("work_left")
+        assert "not published" in said["reason"]
+        assert not d.ours()
+        git(d.app, "switch", "-q", "work")
+        assert d.run_until_idle() == 0
+        assert len(d.merges()) == 1
+
+
+@pytest.mark.parametrize("name", ["pause", "pause.project.app"])
+def test_what_is_paused_needs_a_person_and_keeps_nobody_waiting(tmp_path: Path, name: str) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        (d.layout.control / name).touch()
+        d.drop("a", {"prompt": "true", "commit": "none"})
+        assert d.run_until_idle() == 1
+        assert d.state("a") == "ready"
+        (said,) = d.events("work_left")
+        assert "harnessctl resume" in said["reason"]
+        (d.layout.control / name).unlink()
+        assert d.run_until_idle() == 0
