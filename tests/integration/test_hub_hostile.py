@@ -132,7 +132,7 @@ def test_a_git_folder_of_the_agents_own_in_place_of_the_link_never_counts(
     git(tree.path, "config", "core.fsmonitor", str(trap))
     git(tree.path, "config", "filter.evil.clean", str(trap))
     (tree.path / ".gitattributes").write_text("* filter=evil\n")
-    assert hub.status(tree).fault == ".git was changed"
+    assert hub.status(tree).fault == ".git was replaced by a folder"
     assert hub.commit_leftovers(tree, "rest").sha is None
     second = hub.prepare("agent-1", "y-1", 1, hub.target())
     assert second.moved_aside is not None
