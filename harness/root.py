@@ -75,10 +75,15 @@ def _checked(given: Path, source: str) -> Path:
     folder = given.expanduser().resolve()
     if is_root(folder):
         return folder
-    if not folder.is_dir():
-        raise NotFoundError(f"{source} names no folder", where=folder, remedy="see its spelling")
-    what = f"{source} names a folder that is no root: there is no "
     make = f"make it one: harnessctl init {folder}"
+    if not folder.is_dir():
+        other = "leave it out to work on the folder you are in" if source == "--root" else f"unset {source}"
+        raise NotFoundError(
+            f"{source} names {'a file' if folder.exists() else 'no folder'}",
+            where=folder,
+            remedy=f"see its spelling, or {other}",
+        )
+    what = f"{source} names a folder that is no root: there is no "
     if not (folder / "config.yaml").exists():
         raise NotFoundError(f"{what}config.yaml", where=folder, remedy=make)
     if not (folder / "queue").is_dir():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import sys
 from dataclasses import dataclass
@@ -153,6 +155,18 @@ class Installed:
     next_steps: tuple[str, ...]
 
 
+def _known(unit: Unit) -> None:
+    """Raises UsageError for a user or group that this machine does not have: systemd would refuse to start it."""
+    for what, name, known in (("user", unit.user, pwd.getpwnam), ("group", unit.group, grp.getgrnam)):
+        if not name or name.isdecimal():
+            continue
+        try:
+            known(name)
+        except KeyError:
+            make = "useradd --system --create-home" if what == "user" else "groupadd --system"
+            raise UsageError(f"there is no {what} {name!r} here", remedy=f"make it: {make} {name}") from None
+
+
 def install(unit: Unit, *, name: str = NAME, into: Path | None = None, force: bool = False) -> Installed:
     """Write the unit file; starts and enables nothing.
 
@@ -162,6 +176,8 @@ def install(unit: Unit, *, name: str = NAME, into: Path | None = None, force: bo
     if not _NAME.match(name):
         raise UsageError(f"{name!r} is no name of a unit", remedy="use letters, digits, - and _")
     system = bool(unit.user)
+    if into is None:  # elsewhere it may be for another machine
+        _known(unit)
     path = (into or folder(system=system)) / f"{name.removesuffix('.service')}.service"
     text = render(unit).encode()
     old = path.read_bytes() if path.exists() else None

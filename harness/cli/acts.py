@@ -133,6 +133,8 @@ def _each(
         )
     with here.desk() as desk:
         meant = _meant(desk, ids, wanted)
+        if not meant:
+            here.note("no item matches; those that are over are only meant with --state")
         if dry_run:
             for seen in meant:
                 say(f"would {act} {seen.id} ({seen.uid}, {seen.state.value})")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from harness.cli.items import labels_of
 from harness.cli.submitting import drop_all, following_options
 from harness.cli.verb import Invocation, invoked, json_option, verb
 
@@ -67,7 +68,9 @@ def add(
     from harness.model import slug
 
     prompt = sys.stdin.read() if text == ("-",) else " ".join(text)
-    pairs = dict(label.partition("=")[::2] for label in labels)
+    if not prompt.strip():
+        raise click.UsageError("the text is empty: say what is to be done")
+    pairs = labels_of(labels)
     given = {
         "id": id_,
         **fields,

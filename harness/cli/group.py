@@ -158,9 +158,16 @@ def _trace(invocation: Invocation) -> bool:
 
 
 def _os_remedy(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "run it as the user who owns the root (see: ls -ld queue state)"
-    return "see the disk and its mount (df, dmesg); harnessctl doctor checks both"
+    folder = os.path.dirname(str(error.filename or "")) or "."
+    match error:
+        case PermissionError():
+            return f"run it as a user who may do that (see: ls -ld {folder})"
+        case FileNotFoundError() | NotADirectoryError():
+            return f"see its spelling, and what is there: ls -ld {folder}"
+        case FileExistsError() | IsADirectoryError():
+            return "see what is there; move it away, or choose another name"
+        case _:
+            return "see the disk and its mount (df, dmesg); harnessctl doctor checks both"
 
 
 harnessctl = LazyGroup(

@@ -39,23 +39,28 @@ def filter_options(function: F) -> F:
     return function
 
 
+def labels_of(labels: tuple[str, ...]) -> dict[str, str]:
+    """KEY=VALUE of each --label. Raises UsageError."""
+    pairs = {}
+    for label in labels:
+        key, equals, value = label.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--label {label!r} is not KEY=VALUE")
+        pairs[key] = value
+    return pairs
+
+
 def filter_of(
     states: tuple[str, ...], project: str, convoy: str, labels: tuple[str, ...], everything: bool = False
 ) -> Filter:
     """The filter that the options describe."""
     from harness.control.choosing import Filter
 
-    pairs = {}
-    for label in labels:
-        key, equals, value = label.partition("=")
-        if not equals:
-            raise click.UsageError(f"--label {label!r} is not KEY=VALUE")
-        pairs[key] = value
     return Filter(
         states=frozenset(State(s) for s in states),
         project=project,
         convoy=convoy,
-        labels=pairs,
+        labels=labels_of(labels),
         everything=everything,
     )
 

@@ -50,5 +50,6 @@ def submit(
             elif path == STDIN:
                 suffix = ".json"
             stdin = sys.stdin.buffer.read(limit + 1) if path == STDIN else None
-            sources.append((path, name_for(stem, suffix), read_source(path, stdin, limit)))
+            raw = read_source(path, stdin, limit)  # first: what is no file has no wrong suffix
+            sources.append((path, name_for(stem, suffix), raw))
         return drop_all(here, desk, sources, wait=wait, timeout_s=timeout_s, as_json=as_json)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from harness import procs, reports, status
 from harness.bell import Bell
 from harness.clock import Clock, SystemClock, day, rfc3339
-from harness.layout import Layout
+from harness.errors import StoreError
+from harness.layout import PHASES, Layout
 from harness.logs import Event, Level
 from harness.model import Claim
 from harness.presence import Presence, announce
@@ -42,6 +43,7 @@ class Desk:
         """`any_format`: do not refuse a store whose FORMAT is lost, for whoever repairs it."""
         if not any_format:
             check_format(layout)
+            _whole(layout)
         self.layout = layout
         self.clock = clock or SystemClock()
         self.by = by or user_name()
@@ -108,6 +110,17 @@ class Desk:
         from harness.control.changes import open_hub
 
         return open_hub(self, project)
+
+
+def _whole(layout: Layout) -> None:
+    """A folder that is not there looks like one without items. Raises StoreError."""
+    missing = [name for name in PHASES if not (layout.queue / name).is_dir()]
+    if missing:
+        raise StoreError(
+            f"the store lacks {', '.join(missing)}: what was in there is not seen",
+            where=layout.queue,
+            remedy="put it back; if there is nothing to put back: harnessctl fsck --repair",
+        )
 
 
 class _Voice:

@@ -71,6 +71,8 @@ def read_source(source: str, stdin: bytes | None, limit: int) -> bytes:
     """The bytes of a file to submit, or of standard input. Raises NotFoundError and UsageError."""
     if stdin is not None:
         return stdin
+    if os.path.isdir(source):
+        raise UsageError("is a folder", where=source, remedy="name the files in it")
     try:
         with open(source, "rb") as file:
             raw = file.read(limit + 1)

@@ -98,7 +98,47 @@ def test_a_file_of_another_user_is_named_without_a_traceback(
     said = ctl(layout.root, "status")
     assert said.code == 1
     assert "/x/queue: Permission denied" in said.err
-    assert "user who owns" in said.err
+    assert "ls -ld /x" in said.err
+
+
+def test_a_name_that_is_not_there_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for said in (
+        ctl(None, "init", "/proc/nowhere/root"),
+        ctl(None, "init", str(tmp_path / "file/root")),
+        ctl(None, "init", str(tmp_path / "file")),
+    ):
+        assert said.code == 1
+        assert "disk" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("root", "says"), [("nowhere", "names no folder\n  see its spelling, or "), ("file", "names a file\n")]
+)
+def test_a_root_that_is_named_wrongly_says_how_to_do_without_that_name(
+    tmp_path: Path, root: str, says: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    said = ctl(None, "--root", str(tmp_path / root), "items")
+    assert said.code == 3
+    assert says in said.err
+    assert "unset HARNESS_ROOT" in ctl(None, "items", HARNESS_ROOT=str(tmp_path / root)).err
+
+
+def test_a_store_that_lacks_a_folder_is_not_shown_as_one_without_items(world: World) -> None:
+    world.layout.queue.joinpath("open").rename(world.layout.root / "lost")
+    for verb in (["items"], ["show", "x"], ["wait", "x"], ["pause"]):
+        said = ctl(world.layout.root, *verb)
+        assert said.code == 1
+        assert "lacks open" in said.err
+    assert ctl(world.layout.root, "fsck", "--repair").code == 0
+    assert ctl(world.layout.root, "items").code == 0
+
+
+def test_a_filter_that_matches_nothing_is_said(world: World) -> None:
+    said = ctl(world.layout.root, "retry", "--state", "parked", "--yes")
+    assert (said.code, said.out) == (0, "")
+    assert "no item matches" in said.err
 
 
 def test_an_interrupt_is_130(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,27 @@ def test_add_makes_one_drop_that_holds_all_that_was_said(root: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([""], "say what is to be done"),
+        (["x", "--label", "team"], "not KEY=VALUE"),
+        (["-"], "the text is empty"),
+    ],
+)
+def test_add_refuses_what_says_nothing(root: Path, args: list[str], says: str) -> None:
+    said = ctl(root, "add", *args, stdin=" \n")
+    assert said.code == 2
+    assert says in said.err
+    assert not drops(root)
+
+
+def test_submit_of_a_folder_says_that_it_is_one(root: Path) -> None:
+    said = ctl(root, "submit", str(root))
+    assert said.code == 2
+    assert "is a folder" in said.err
+
+
 def test_add_reads_the_prompt_from_standard_input(root: Path) -> None:
     assert ctl(root, "add", "-", "--id", "notes", stdin="line 1\nline 2\n").out == "notes\n"
     assert json.loads(drops(root)["notes.json"])["prompt"] == "line 1\nline 2\n"

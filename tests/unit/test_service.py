@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,23 @@ def test_a_unit_of_a_user_goes_to_the_user(tmp_path: Path, monkeypatch: pytest.M
     done = install(Unit(root=Path("/srv/x")), name="other")
     assert done.path == tmp_path / "systemd" / "user" / "other.service"
     assert any("enable-linger" in step for step in done.next_steps)
+
+
+@pytest.mark.parametrize(
+    ("unit", "says"),
+    [
+        (replace(EXAMPLE, user="nobody-of-that-name"), "useradd"),
+        (replace(EXAMPLE, user="root", group="no-such-group"), "groupadd"),
+    ],
+)
+def test_a_service_of_a_user_who_does_not_exist_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: Unit, says: str
+) -> None:
+    monkeypatch.setattr(service, "folder", lambda *, system: tmp_path)
+    with pytest.raises(UsageError) as raised:
+        install(unit)
+    assert says in str(raised.value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a b"])
