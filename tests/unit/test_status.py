@@ -210,6 +210,11 @@ def test_the_page_puts_what_needs_a_person_before_what_runs(world: World) -> Non
     assert "red" in said
 
 
+def test_what_status_needs_while_a_coordinator_counts_imports_no_hashlib() -> None:
+    code = "import sys, harness.cli.status, harness.cli.group, harness.status; sys.exit('hashlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", code], env=environment(), check=False).returncode == 0
+
+
 def test_status_imports_nothing_heavy(layout: Layout) -> None:
     code = (
         "import sys; from harness.cli import main; code = main(sys.argv[1:]);"
