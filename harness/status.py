@@ -133,7 +133,10 @@ def collect(layout: Layout, clock: Clock) -> Status:
         agents=agents,
         queue=queue,
         metrics=metrics,
-        needs=tuple(_needs(coordinator, problems, agents, projects, parked, queue, drops, ignored)),
+        needs=(
+            *_needs(coordinator, problems, agents, projects, parked, queue, drops, ignored),
+            *_paused(layout, counted=coordinator.state not in ("stopped", "silent")),
+        ),
         projects=projects,
         ignored=ignored,
         drops=drops,
@@ -212,6 +215,20 @@ def _queue(counts: Mapping[str, int], unpublished: int) -> Queue:
         rejected=counts.get("rejected", 0),
         total=sum(counts.values()),
     )
+
+
+def _paused(layout: Layout, *, counted: bool) -> list[Need]:
+    """Pauses that would be forgotten otherwise: a slot shows its own, a coordinator (`counted`) that of everything."""
+    names = sorted(names_in(layout.control))
+    needs = []
+    if "pause" in names and not counted:
+        needs.append(Need(what="paused, nothing new is claimed", command="harnessctl resume"))
+    for name in names:
+        head, _, project = name.partition("pause.project.")
+        if project and not head:
+            what = f"project {project} is paused, nothing of it is claimed"
+            needs.append(Need(what=what, command=f"harnessctl resume --project {project}"))
+    return needs
 
 
 def _needs(

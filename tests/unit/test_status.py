@@ -210,6 +210,16 @@ def test_the_page_puts_what_needs_a_person_before_what_runs(world: World) -> Non
     assert "red" in said
 
 
+def test_what_is_paused_is_told_once_with_and_without_a_coordinator(layout: Layout, clock: FakeClock) -> None:
+    for name in ("pause", "pause.project.app", "pause.agent-1"):
+        (layout.control / name).touch()
+    everything = "paused, nothing new is claimed -> harnessctl resume"
+    project = "project app is paused, nothing of it is claimed -> harnessctl resume --project app"
+    assert words(collect(layout, clock)).splitlines()[-2:] == [everything, project]
+    coordinates(layout, clock, problems=("paused, nothing new is claimed: harnessctl resume",))
+    assert words(collect(layout, clock)).splitlines()[1:] == [project]
+
+
 def test_what_status_needs_while_a_coordinator_counts_imports_no_hashlib() -> None:
     code = "import sys, harness.cli.status, harness.cli.group, harness.status; sys.exit('hashlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code], env=environment(), check=False).returncode == 0
