@@ -62,7 +62,12 @@ def promote(item: Item) -> Step[Waiting | None]:
 
 
 def move_to_open(uid: str, band: int) -> Step[bool]:
-    """The move itself: atomic, no owner. -> whether this call made it."""
+    """The move itself: atomic, no owner. -> whether this call made it.
+
+    The item's own move to waiting/ is made durable first, whoever made it: what follows from the next one (a claim)
+    makes only that one durable, and a power loss could bring the item back to before both, with a claim.
+    """
+    yield from ops.fsync_dir("queue/waiting")
     moved = yield from ops.rename(f"queue/waiting/{uid}", f"queue/open/{uid}")
     yield from ops.fsync_dir("queue/open")
     yield from ops.fsync_dir("queue/waiting")

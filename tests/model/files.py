@@ -213,6 +213,7 @@ class Files:
             for k, op in enumerate(self.pending):
                 if mask >> k & 1:
                     replay(base, op)
+            base = reachable(base)
             if self.dirty:
                 base = {k: (kind, torn(i) if i in self.dirty else i) for k, (kind, i) in base.items()}
             key = frozenset(base.items())
@@ -235,6 +236,21 @@ class Files:
             histories |= {new.history[:k] for k in range(len(old.history), len(new.history))}
         objects, lanes = {old.objects, new.objects}, [old.lane] + [new.lane] * (new.lane != old.lane)
         return [Git(o, h, lane) for o in objects for h in histories for lane in lanes]
+
+
+def reachable(names: dict[Key, Entry]) -> dict[Key, Entry]:
+    """Without what was in folders that are lost: a folder that is made again is empty."""
+    inside: dict[str, list[Key]] = {}
+    for key in names:
+        inside.setdefault(key[0], []).append(key)
+    found: dict[Key, Entry] = {}
+    todo = ["/"]
+    while todo:
+        for key in inside.get(todo.pop(), ()):
+            found[key] = entry = names[key]
+            if entry[0] == "d":
+                todo.append(entry[1])
+    return found
 
 
 def torn(inode: Any) -> Any:

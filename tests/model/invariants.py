@@ -476,7 +476,12 @@ class Rules:
                 case "not superseded":
                     raise Broken(f"I17 {fact[1]}.{fact[2]} was given up although nobody decided it")
                 case "promised":
-                    zero = items[fact[1]].ends.get(0) if fact[1] in items else None
+                    cells = items.get(fact[1])
+                    zero = cells.ends.get(0) if cells else None
+                    if cells and 0 not in cells.grants:
+                        raise Broken(
+                            f"T7 a person was told that {fact[1]} runs, and nothing says so any more"
+                        )
                     if zero and zero.by == BEFORE:
                         raise Broken(f"T7 a person was told that {fact[1]} runs, and it was cancelled before")
                 case "alarm":
@@ -529,7 +534,10 @@ class Rules:
             if self._cells("open", uid, tree.of(inode)).parked(self.scenario.releases):
                 found.append(uid)
         for uid, (_, inode) in tree.of("waiting").items():
-            item = self._cells("waiting", uid, tree.of(inode)).item
+            cells = self._cells("waiting", uid, tree.of(inode))
+            item = cells.item
+            if 0 in cells.ends or 0 in cells.grants:
+                continue
             for dep, fixed in item.deps.items():
                 holder = self._meant(tree, dep, fixed)
                 stub = self._stub(tree, holder) if holder else None

@@ -136,6 +136,11 @@ def admitter(p: SimpleNamespace, me: str, rounds: int = 1, context: Any = None) 
             yield from p.admission.admit(self, home, context, DAYS[0])
 
 
+def decider(p: SimpleNamespace, me: str, home: str, context: Any = None) -> Body:
+    """An admitter that comes to one drop first."""
+    yield from p.admission.admit(actor(p, me), home, context, DAYS[0])
+
+
 def promoter(p: SimpleNamespace, me: str, rounds: int = 1) -> Body:
     """The coordinator's care for waiting/."""
     for _ in range(rounds):

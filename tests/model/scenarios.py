@@ -17,6 +17,7 @@ from tests.model.processes import (
     DAYS,
     admitter,
     cancel,
+    decider,
     hold,
     merger,
     monitor,
@@ -35,6 +36,10 @@ Setup = Callable[[Files, Interned], Contents]
 
 def uid_of(name: str) -> str:
     return f"{name}-0000000000"
+
+
+def home_of(drop: str) -> str:
+    return uid_of(drop.partition(".")[0])
 
 
 # ---- setups --------------------------------------------------------------------------------------------------------------
@@ -155,6 +160,17 @@ class World:
         self._steps.append(step)
         return self
 
+    def taken(self, name: str, text: str) -> World:
+        """A drop that is in incoming/ already, and not decided."""
+
+        def step(files: Files, records: Interned, contents: Contents) -> None:
+            contents.drops[name] = parse(name, text.encode(), CONTEXT)
+            at = _folder(files, f"queue/incoming/{home_of(name)}")
+            files.add(at, f"raw.{name}", ("f", (f"U:{name}", name)))
+
+        self._steps.append(step)
+        return self
+
     def hint(self, name: str) -> World:
         self._steps.append(lambda files, records, contents: files.add("ready", uid_of(name), ("f", "hint")))
         return self
@@ -176,7 +192,7 @@ def _folder(files: Files, path: str) -> str:
     assert at is not None, path
     if (at, name) not in files.names:
         files.add(at, name, ("d", f"D:{path}"))
-    return files.names[(at, name)][1]
+    return str(files.names[(at, name)][1])
 
 
 def one(merge: bool = False, **more: Any) -> World:
@@ -196,6 +212,7 @@ CHAIN = '[{"id": "b1", "prompt": "p", "commit": "none"}, {"id": "b2", "prompt": 
 NAMED = '{"id": "n", "prompt": "p", "commit": "none"}'
 OTHER = '{"id": "n", "prompt": "something else", "commit": "none"}'
 BAD = '{"prompt": 7}'
+X0, X1, BATCH_9 = "x-9999999999", "x-1111111111", "b-9999999999"
 NEEDS_X = '{"prompt": "p", "commit": "none", "depends_on": ["x"]}'
 
 
@@ -212,6 +229,10 @@ def m(name: str = "m", rounds: int = 1, **more: Any) -> Process:
 
 def a(name: str = "a", rounds: int = 1) -> Process:
     return Process(name, admitter, {"rounds": rounds, "context": CONTEXT})
+
+
+def d(drop: str, name: str = "a") -> Process:
+    return Process(name, decider, {"home": home_of(drop), "context": CONTEXT})
 
 
 def t(name: str = "p", rounds: int = 1) -> Process:
@@ -296,6 +317,8 @@ def scenarios() -> list[Scenario]:
         Scenario("w not before a time: promoter, 2 workers", (t(rounds=2), t("q"), w()), World().waiting("d", not_before="2027-01-15T08:00:00Z"), Budget(kills=1)),
         Scenario("x optional dependency cancelled: cancel, promoter, worker", (person(cancel, "x"), t(rounds=2), w()), one().waiting("d", optional_deps=("x",), **AFTER_X), Budget(kills=1)),
         Scenario("y unknown id: its item is admitted while somebody waits for it", (a(rounds=2), t(rounds=2), w(rounds=2)), World().waiting("d", deps={"x": None}).drop("x.json", X), Budget(kills=1)),
+        Scenario("@ power, weak: a drop that waits for what is done: admitter, promoter, worker", (a(), t(), w()), World().over("x", "done").named("x").drop("d.json", NEEDS_X), Budget(powers=1)),
+        Scenario("? ids of the past: a rejected, a cancelled and a done holder: admitter, promoter, worker", (a(), t(rounds=2), w()), World().stub(X0, "rejected").over("x", "cancelled").over("x", "done", uid=X1).named("x", X0, uid_of("x"), X1).waiting("d", **AFTER_X).waiting("e", deps={"x": None}).drop("f.json", NEEDS_X), Budget(kills=1)),
         # ---- admission
         Scenario("0 a program writes, 2 admitters, worker; 1 kill", (program("x.json"), a(), a("b"), w()), World().drop("x.json", X, later=True), Budget(kills=1)),
         Scenario("1 2 admitters, one of 2 rounds, worker; 1 kill", (a(rounds=2), a("b"), w()), World().drop("x.json", X), Budget(kills=1)),
@@ -313,6 +336,11 @@ def scenarios() -> list[Scenario]:
         Scenario("% power, journal: batch with a dependency, 2 admitters", (a(), a("b")), World().drop("b.json", CHAIN), Budget(powers=1), weak=False),
         Scenario("& lost replies: batch of 2, 2 admitters; 1 kill", (a(), a("b")), World().drop("b.json", BATCH), Budget(kills=1, replies=1)),
         Scenario("* a batch that loses an id: 2 admitters", (a(), a("b")), World().drop("b.json", BATCH).drop("c.json", '{"id": "b2", "prompt": "q", "commit": "none"}'), Budget(kills=1)),
+        Scenario("~ one id, two admitters, each with another drop; 1 kill", (d("n1.json"), d("n2.json", "b")), World().taken("n1.json", NAMED).taken("n2.json", OTHER), Budget(kills=1)),
+        Scenario("^ one id, two admitters with the same drop, power, weak; another drop", (d("n1.json"), d("n1.json", "b")), World().taken("n1.json", NAMED).taken("n2.json", OTHER), Budget(powers=1)),
+        Scenario(", one id, a batch and a drop, each with another admitter; 1 kill", (d("b.json"), d("c.json", "b")), World().taken("b.json", BATCH).taken("c.json", '{"id": "b2", "prompt": "q", "commit": "none"}'), Budget(kills=1)),
+        Scenario("; an id becomes free while two admitters decide: monitor; 1 kill", (d("n2.json"), d("n2.json", "b"), m()), World().item("n").history("n", "cancelled").named("n").taken("n2.json", OTHER), Budget(kills=1)),
+        Scenario(": an id of a batch that was rejected: admitter, power, weak", (a(),), World().stub(BATCH_9, "rejected").named("n", "n-99999999990", drop=BATCH_9).drop("n1.json", NAMED), Budget(powers=1)),
         # ---- hints
         Scenario("+ hints lost: 2 workers by hints, monitor; 1 kill, 1 suspicion", (w(rounds=2, hints=True), w("v", hints=True), m(rounds=2, hints=True)), one(), Budget(kills=1, suspicions=1), hints=True),
         Scenario("- hints stale, and for nothing: 2 workers, monitor; 1 failure, 1 kill", (w(rounds=2, hints=True), w("v", hints=True), m(hints=True)), one().hint("x").hint("y"), Budget(kills=1, fails=1), hints=True),
