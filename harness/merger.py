@@ -44,7 +44,7 @@ LINGER_S = 30.0
 SWEEP_S = 60.0
 FETCH_S = 2.0
 """The person's repository is looked at no more often."""
-PUBLISH_FIRST_S = 5.0
+PUBLISH_FIRST_S = 1.0
 PUBLISH_MAX_S = 300.0
 
 

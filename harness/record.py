@@ -25,11 +25,10 @@ class Record:
     def to_record(self) -> dict[str, Any]:
         """A JSON-ready dict: ``v`` first, then the fields in order; None and empty values are left out."""
         out: dict[str, Any] = {"v": VERSION}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value is None or value == () or value == {} or value == "":
-                continue
-            out[f.name] = _plain(value)
+        for name in _names(type(self)):
+            value = getattr(self, name)
+            if value or value is False or isinstance(value, (int, float)):
+                out[name] = value if type(value) in _JSON else _plain(value)
         return out
 
     def to_bytes(self) -> bytes:
@@ -48,7 +47,7 @@ class Record:
                 where=where,
                 remedy="upgrade harness, or run: harnessctl fsck",
             )
-        known = {f.name for f in fields(cls)}
+        known = _names(cls)
         try:
             return cls(**{k: cls._field(k, v) for k, v in data.items() if k in known})
         except (TypeError, ValueError) as e:
@@ -60,6 +59,18 @@ class Record:
     def _field(cls, name: str, value: Any) -> Any:
         """JSON value -> field value; overridden where a field is not a plain JSON value."""
         return tuple(value) if isinstance(value, list) else value
+
+
+_JSON = frozenset({str, int, float, bool})
+_NAMES: dict[type[Any], dict[str, None]] = {}
+
+
+def _names(kind: type[Any]) -> dict[str, None]:
+    """The fields of a record, in order; found once: records are read and written all the time."""
+    names = _NAMES.get(kind)
+    if names is None:
+        names = _NAMES[kind] = dict.fromkeys(f.name for f in fields(kind))
+    return names
 
 
 def _plain(value: Any) -> Any:
@@ -74,6 +85,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
+_ENCODE = json.JSONEncoder(separators=(", ", ": ")).encode
+
+
 def dump(data: object) -> bytes:
     """One line of compact JSON with a newline, ASCII only (so that any terminal shows it harmlessly)."""
-    return json.dumps(data, separators=(", ", ": ")).encode() + b"\n"
+    return _ENCODE(data).encode() + b"\n"

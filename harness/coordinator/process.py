@@ -112,6 +112,8 @@ class Coordinator:
 
     def _wait(self) -> None:
         """Until something happens, or the next thing is due."""
+        if self.ending.asked != NO and self.state == "running":
+            return  # asked in this tick: what is to be done about it is done in the next
         now = self.clock.monotonic()
         due = [self.swept + self.sweep_s]
         due += [t for t in (self.hinting.next_change, self.pool.next_start()) if t is not None and t > now]

@@ -86,7 +86,8 @@ def end(actor: Actor, owned: Claimed, record: End) -> Step[Ended]:
     Raises StoreError when the item's folder is gone and nobody decided the attempt: the store was moved (R7); the
     caller salvages, reports and ends the process.
     """
-    won, _ = yield from publish(actor, "end", record, f"queue/open/{owned.uid}/{owned.n}.end")
+    # All that it builds on is the own claim, durable since it was won.
+    won, _ = yield from publish(actor, "end", record, f"queue/open/{owned.uid}/{owned.n}.end", helping=False)
     if won is Won.GONE and (yield from stub_of(owned.uid)) is None:
         raise StoreError(
             f"attempt {owned.n} of {owned.uid} cannot be ended: its folder is gone and nobody finished it",
@@ -154,20 +155,26 @@ def finish(actor: Actor, uid: str, day: str) -> Step[Stub | None]:
     return done.stub if done else None
 
 
-def archive(actor: Actor, uid: str, day: str) -> Step[Archived | None]:
-    """T6, idempotent: stub, then archive. -> None when the item is not over."""
+def archive(actor: Actor, uid: str, day: str, mine: End | None = None) -> Step[Archived | None]:
+    """T6, idempotent: stub, then archive. -> None when the item is not over.
+
+    `mine`: the terminal end that the caller has just won with `end`; then nothing needs to be read.
+    """
     home = f"queue/open/{uid}"
-    seen = yield from look(uid)
-    if seen.standing is not Standing.OVER:
-        known = (yield from stub_of(uid)) if seen.standing is Standing.GONE else None
-        return Archived(stub=known, here=False) if known else None
-    yield from ops.fsync_dir(home)  # never act on a fact that can vanish
-    outcome, sha = outcome_of(seen)
+    if mine is not None:
+        n, outcome, sha = mine.n, mine.outcome.value, mine.sha
+    else:
+        seen = yield from look(uid)
+        if seen.standing is not Standing.OVER:
+            known = (yield from stub_of(uid)) if seen.standing is Standing.GONE else None
+            return Archived(stub=known, here=False) if known else None
+        yield from ops.fsync_dir(home)  # never act on a fact that can vanish
+        n, (outcome, sha) = seen.n, outcome_of(seen)
     path = stub_path(uid)
     folder = path.rsplit("/", 1)[0]
     yield from ops.ensure_dir(folder)
-    stub = Stub(uid=uid, outcome=outcome, n=seen.n, sha=sha, day=day)
-    won, _ = yield from publish(actor, "stub", stub, path)
+    stub = Stub(uid=uid, outcome=outcome, n=n, sha=sha, day=day)
+    won, _ = yield from publish(actor, "stub", stub, path, helping=False)  # it builds on nothing there
     if won is not Won.YES:
         another = yield from ops.read(path, Stub)
         if another is None:

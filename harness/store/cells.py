@@ -94,9 +94,12 @@ class Look:
 
 
 def publish(
-    actor: Actor, what: str, record: Record, cell: str, *, lock: bool = False
+    actor: Actor, what: str, record: Record, cell: str, *, lock: bool = False, helping: bool = True
 ) -> Step[tuple[Won, str]]:
     """Set a write-once cell (PROTOCOL, section 3). -> (what became of it, the private name: the ticket's key).
+
+    `helping`: make the folder durable first, because the cell builds on what was only read there. Left out when there is
+    nothing of the kind: nothing was read, or what was read is the caller's own.
 
     Guarantees: whoever reads the cell reads it whole; the winner's cell is durable on return; a loser holds no lock.
     Not guaranteed: that the cell is durable for somebody who merely *saw* it (they fsync its folder first).
@@ -105,7 +108,8 @@ def publish(
     folder = cell.rsplit("/", 1)[0]
     yield from ops.make(tmp, record, lock)
     yield from ops.fsync(tmp)  # whole before it is visible
-    yield from ops.fsync_dir(folder)  # help: what I build on must outlive me
+    if helping:
+        yield from ops.fsync_dir(folder)  # what I build on must outlive me
     reply = yield from ops.link(tmp, cell)  # <-- linearization point
     if reply is not Linked.OK and (yield from ops.same(tmp, cell)):
         reply = Linked.OK  # the link was made, its reply was lost (NFS)
@@ -130,7 +134,8 @@ def take_number(actor: Actor, item: Item, record: Claim) -> Step[tuple[Won, str]
     if record.n == 1 and waits(item):
         yield from ops.fsync_dir("queue/open")
     cell = f"queue/open/{item.uid}/{record.n}.claim"
-    return (yield from publish(actor, "claim", record, cell, lock=True))
+    # item.json was durable before its folder came to open/, so a first claim has nothing else to build on.
+    return (yield from publish(actor, "claim", record, cell, lock=True, helping=record.n > 1))
 
 
 def waits(item: Item) -> bool:

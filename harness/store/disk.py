@@ -413,9 +413,12 @@ def _read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
+_PARSE = json.JSONDecoder().decode
+
+
 def _decode(raw: bytes, kind: type[Record], where: object) -> Any:
     try:
-        data: Mapping[str, Any] = json.loads(raw)
+        data: Mapping[str, Any] = _PARSE(raw.decode())
     except (ValueError, RecursionError) as e:
         raise UnreadableRecordError(
             f"{kind.what} is torn: {e}", where=where, remedy="run: harnessctl fsck"

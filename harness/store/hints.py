@@ -31,6 +31,7 @@ class Hints:
 
     def __init__(self, layout: Layout, start: int = 0) -> None:
         self._base = f"{layout.queue}/ready"
+        self._items = f"{layout.queue}/open"
         self._start = start
         self._where: dict[str, str] = {}
         """uid -> path of a hint that this process made or saw last; a cache."""
@@ -50,10 +51,25 @@ class Hints:
         self._last = max(self._last + 1, time.time_ns() // 1_000_000)
         path = f"{folder}/{9999 - min(max(ahead, 0), 9999):04d}{self._last:013d}~{uid}"
         old = self._where.get(uid)
-        _touch(path, folder)
+        _make(path, folder, f"{self._items}/{uid}/item.json")
         self._where[uid] = path
         if old:
             _unlink(old)
+
+    def take(self, uid: str) -> bool:
+        """Take the hint that `find` has just given, before the item is claimed. False: another process took it.
+
+        So that of many workers on one backlog each tries another item. Who takes a hint and dies has lost it: the sweep
+        makes it again.
+        """
+        path = self._where.pop(uid, None)
+        if path is None:
+            return False
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove(self, uid: str) -> None:
         """Remove the hint that this process knows of; one that it does not know is found stale by its finder."""
@@ -145,12 +161,11 @@ def _window(folder: str, limit: int) -> list[str]:
     return names
 
 
-def _touch(path: str, folder: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    for _ in range(3):  # a folder may be tidied away between mkdir and open, or between two mkdirs
+def _make(path: str, folder: str, item: str) -> None:
+    for _ in range(3):  # a folder may be tidied away between mkdir and the hint, or between two mkdirs
         try:
             try:
-                os.close(os.open(path, flags, 0o600))
+                _name(path, item)
                 return
             except FileNotFoundError:
                 os.makedirs(folder, 0o700, exist_ok=True)
@@ -160,6 +175,17 @@ def _touch(path: str, folder: str) -> None:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
                 return  # the sweep repairs
             raise
+
+
+def _name(path: str, item: str) -> None:
+    """A hint is a further name of its item.json, so that no inode is made and deleted for it: ext4 passes over inodes that
+    were deleted in the last minutes, one by one, whenever it makes a new one. An empty file, when there is no such item."""
+    try:
+        os.link(item, path, follow_symlinks=False)
+    except OSError as e:
+        if e.errno not in (errno.ENOENT, errno.EMLINK) or (e.errno == errno.ENOENT and os.path.lexists(item)):
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
 
 
 def _unlink(path: str) -> None:

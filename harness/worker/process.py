@@ -45,7 +45,7 @@ IDLE_S = 12.0
 ALONE_S = 2.0
 """The same when no coordinator lives: then open/ itself is searched, a few names at a time."""
 ALONE_NAMES = 64
-PAUSED_S = 1.0
+PAUSED_S = 2.0
 """Longest time between two looks of a worker that may not claim: nobody rings when it may again."""
 REST_MAX_S = 60.0
 REPORT_S = 1.0
@@ -165,13 +165,15 @@ class Worker:
                 return got
             if got.standing is Standing.OVER:
                 self._finish(uid)
-            self.disk.hints.remove(uid)  # it was wrong; if it was made anew meanwhile, the sweep repairs
         return None
 
     def _candidates(self) -> Iterator[tuple[str, bool]]:
         """(uid, does its backoff have to be looked at): a hint says that it has passed."""
         for uid in self.disk.hints.find():
-            yield uid, False
+            if self.signals.stops:
+                return
+            if self.disk.hints.take(uid):  # else another worker is trying it
+                yield uid, False
         if held(self.layout.coordinator_lock):
             return
         names = list(self.disk.do_ls("queue/open") or ())
@@ -324,13 +326,13 @@ class Worker:
             agent=self.slot,
         )
         if record.outcome is Outcome.DONE and record.sha is None:
-            self._finish(owned.uid, owned.item.id)
+            self._finish(owned.uid, owned.item.id, record)
         elif record.sha:
             submitted.add(self.layout, owned.item.project, owned.uid)
             self._ring(f"merger.{owned.item.project}")
 
-    def _finish(self, uid: str, name: str | None = None) -> None:
-        done = self.disk.run(attempts.archive(self.actor, uid, day(self.clock.wall())))
+    def _finish(self, uid: str, name: str | None = None, mine: End | None = None) -> None:
+        done = self.disk.run(attempts.archive(self.actor, uid, day(self.clock.wall()), mine))
         if done and done.here:
             self.events.emit(
                 Event.ITEM_FINISHED, uid=uid, id=name, outcome=done.stub.outcome, sha=done.stub.sha

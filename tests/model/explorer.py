@@ -440,6 +440,11 @@ class Explorer:
                 files.syncfs()
             case "sync_hub":
                 files.git_kept = files.git
+            case "take_hint":
+                if ("ready", op[1]) not in files.names:
+                    return False
+                files.remove("ready", op[1])
+                return True
             case "hint":
                 if ("ready", op[1]) not in files.names:
                     files.add("ready", op[1], ("f", "hint"))

@@ -79,14 +79,13 @@ def worker(p: SimpleNamespace, me: str, rounds: int = 1, day: int = 0, hints: bo
     for _ in range(rounds):
         todo = (yield ("hints",)) if hints else ((yield ("ls", "queue/open")) or ())
         for uid in todo:
-            yield from attempt(p, self, me, uid, DAYS[day], hints)
+            if not hints or (yield ("take_hint", uid)):
+                yield from attempt(p, self, me, uid, DAYS[day], hints)
 
 
 def attempt(p: SimpleNamespace, self: Any, me: str, uid: str, day: str, hints: bool) -> Body:
     got = yield from p.attempts.claim(self, uid)
     if not isinstance(got, p.attempts.Claimed):
-        if hints:
-            yield ("unhint", uid)
         return
     yield ("exec", uid, got.n, me)
     what = yield ("choose", uid, got.n)
@@ -105,7 +104,7 @@ def attempt(p: SimpleNamespace, self: Any, me: str, uid: str, day: str, hints: b
     if (yield from p.attempts.end(self, got, record)) is not p.attempts.Ended.WON:
         yield ("superseded", uid, got.n)
     elif what == "done" and sha is None:
-        yield from p.attempts.finish(self, uid, day)
+        yield from p.attempts.archive(self, uid, day, mine=record)
     elif hints and what != "done":
         yield ("hint", uid, 5)
 

@@ -293,11 +293,28 @@ def test_a_full_disk_loses_a_hint_and_ends_nobody(world: World, monkeypatch: pyt
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for call in ("open", "makedirs"):
+    for call in ("open", "makedirs", "link"):
         with monkeypatch.context() as m:
             m.setattr(os, call, full)
             Hints(world.layout).add(f"no-room-for-{call}", 5)
     assert Hints(world.layout).all() == {}
+
+
+def test_a_hint_is_a_name_of_its_item_and_makes_no_inode(world: World) -> None:
+    uid = world.add(id="a")
+    hints = Hints(world.layout)
+    hints.add(uid, 3)
+    item = world.layout.queue / "open" / uid / "item.json"
+    ((_, path),) = [p for p in hints.all()[uid] if p[0] == 3]
+    assert os.path.samefile(path, item)
+
+
+def test_of_many_who_found_a_hint_one_takes_it(world: World) -> None:
+    Hints(world.layout).add("a", 5)
+    finders = [Hints(world.layout) for _ in range(3)]
+    assert [list(f.find()) for f in finders] == [["a"]] * 3
+    assert [f.take("a") for f in finders] == [True, False, False]
+    assert not finders[0].take("never found")
 
 
 def test_a_hint_that_is_moved_is_never_nowhere(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
