@@ -249,10 +249,10 @@ class Rules:
             if raw is None:
                 raise Broken(f"I1 rejected/{home} without what was dropped")
             if "why.json" not in has:
-                raise Broken(f"rejected/{home} without why.json")
+                raise Broken(f"T2r rejected/{home} without why.json")
             decision = self._whole(has["why.json"], "I4", f"rejected/{home}/why.json")
             if not isinstance(decision, Decision) or not decision.rejected:
-                raise Broken(f"rejected/{home} was admitted")
+                raise Broken(f"T2r rejected/{home} was admitted")
             stub = self._stub(tree, home)
             if stub is None or stub.outcome != "rejected":
                 raise Broken(f"I6 rejected/{home} with the stub {stub}")

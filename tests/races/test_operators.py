@@ -219,6 +219,15 @@ def test_r16_a_claim_right_after_the_move_stands(world: World) -> None:
     world.end(owned, Outcome.DONE)
 
 
+def test_r16_a_move_to_open_is_built_on_a_durable_move_to_waiting(world: World) -> None:
+    """Whoever moved it to waiting/ may not have made that durable yet, and the first claim makes only this one durable."""
+    _, uid = waiting_item(world)
+    process = world.proc(move_to_open(uid, 5))
+    process.go()
+    (move,) = (k for k, op in enumerate(process.log) if op[0] == "rename")
+    assert ("fsync_dir", "queue/waiting") in process.log[:move]
+
+
 @pytest.mark.parametrize("operation", ["read", "rename"])
 def test_r39_a_dependency_that_is_archived_during_admission_is_found_by_the_sweep(
     world: World, operation: str
