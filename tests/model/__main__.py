@@ -51,12 +51,22 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the results there")
     args = parser.parse_args()
     tasks = [(k, args.seconds) for k, s in enumerate(scenarios()) if not args.only or s.name[0] in args.only]
-    _began, done = time.monotonic(), []
+    say = sys.stdout.write
+    say(
+        f"{'scenario':{WIDTH}} {'states':>11} {'transitions':>12} {'ends':>8} {'drains':>7} {'CPU':>9}  result\n"
+    )
+    began, done = time.monotonic(), []
     for result in results(tasks, args.processes):
-        for _step in result.trace:
-            pass
+        say(line(result) + "\n")
+        for step in result.trace:
+            say(f"      {str(step)[:400]}\n")
+        sys.stdout.flush()
         done.append(result)
-    sum(r.complete for r in done)
+    complete = sum(r.complete for r in done)
+    say(
+        f"{len(done)} scenarios, {complete} of them whole, {sum(r.states for r in done):,} states, "
+        f"{sum(r.transitions for r in done):,} transitions, {time.monotonic() - began:.0f} s\n"
+    )
     if args.json:
         args.json.write_text(
             json.dumps([{**asdict(r), "trace": len(r.trace)} for r in done], indent=1) + "\n"

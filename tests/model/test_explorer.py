@@ -7,9 +7,9 @@ import pytest
 from tests.model.explorer import Explorer, Scenario
 from tests.model.scenarios import scenarios
 
-WHOLE = "KQUopqtwy238!$"
+WHOLE = "KQUopqtwy238!$@?~^,:"
 """Small enough to be walked to the end."""
-SOME = 4_000
+SOME = 2_500
 """States of each of the others."""
 ALL = scenarios()
 
