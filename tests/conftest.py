@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,29 @@ def pytest_configure() -> None:
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fixtures of a whole module are made before this one, and call `plain_environment` themselves."""
     plain_environment(monkeypatch)
+
+
+IN_MEMORY = ("unit/test_store_", "integration/test_hub_")
+ON_DISK = ("integration/test_hub_sandbox",)
+"""A sandbox has a /dev/shm of its own."""
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """In memory for tests that make thousands of folders for nothing else to look at, where there is such a place.
+
+    What they prove is the order of operations, which the kernel is asked for in either place; that a real disk does the
+    same is proved by the races and by the daemon's tests, which stay on one.
+    """
+    name = request.path.relative_to(Path(__file__).parent).as_posix()
+    if not name.startswith(IN_MEMORY) or name.startswith(ON_DISK) or not os.access(MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="harness-test-", dir=MEMORY, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
