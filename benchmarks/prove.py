@@ -1,0 +1,131 @@
+"""Runs the long proofs, keeps what each printed in docs/proof/, and writes the table of docs/reliability.md.
+
+./scripts/prove [PART...] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.tables import machine
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "docs" / "proof"
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- prove: begin -->", "<!-- prove: end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One proof: a command, and the line of what it prints that says the result."""
+
+    name: str
+    what: str
+    command: tuple[str, ...]
+    quick: tuple[str, ...]
+    """Further arguments that make it short, to see that it works."""
+    said: str
+    """A regular expression for that line; the last match counts."""
+
+
+PYTHON = (sys.executable, "-P", "-B", "-m")
+PARTS = (
+    Part(
+        "explore",
+        "every interleaving of the store's generators, kills, power losses, wrong suspicions, lost replies, torn listings",
+        (*PYTHON, "tests.model", "--seconds", "150"),
+        ("--seconds", "2"),
+        r"\d+ scenarios, .*",
+    ),
+    Part(
+        "mutants",
+        "rules broken on purpose: the explorer must see each that does damage",
+        (*PYTHON, "tests.model.mutants"),
+        (),
+        r"\d+ mutants.*|.*\d+ of \d+.*",
+    ),
+    Part(
+        "contention",
+        "ten processes at the link(2) of one item's claim, at the same moment",
+        (*PYTHON, "benchmarks.contention", "--races", "1000000"),
+        ("--races", "5000"),
+        r"[\d,]+ races of .*",
+    ),
+    Part(
+        "storm",
+        "the real daemon: workers, coordinators and mergers killed and stopped while items run",
+        (*PYTHON, "benchmarks.storm", "--items", "1000", "--kills", "1000000", "--gap", "1", "--stops"),
+        ("--items", "40"),
+        r"\| storm.*|storm: .*",
+    ),
+    Part(
+        "power",
+        "power losses of a real file system in the middle of a run, hub and target included",
+        (*PYTHON, "benchmarks.power", "--losses", "50"),
+        ("--losses", "2"),
+        r"\| .*power.*",
+    ),
+)
+
+
+def prove(part: Part, quick: bool) -> tuple[int, str, float]:
+    """-> (exit code, the line that says it, seconds). What was printed is kept."""
+    command = [*part.command, *(part.quick if quick else ())]
+    began = time.monotonic()
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    seconds = time.monotonic() - began
+    if not quick:
+        KEPT.mkdir(exist_ok=True)
+        shown = " ".join(x for x in part.command[4:])
+        (KEPT / f"{part.name}.txt").write_text(f"$ {part.command[3]} {shown}\n{done.stdout}")
+    found = re.findall(part.said, done.stdout)
+    return done.returncode, found[-1].strip() if found else done.stdout.strip().rpartition("\n")[2], seconds
+
+
+def write(rows: dict[str, str]) -> None:
+    """Replace the rows of the parts that ran; the others stay."""
+    page = PAGE.read_text()
+    head, _, rest = page.partition(BEGIN)
+    table, _, tail = rest.partition(END)
+    kept = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")}
+    kept.pop("proof", None)
+    kept |= rows
+    order = [p.name for p in PARTS]
+    lines = ["| proof | what | said | minutes |", "|---|---|---|---|"]
+    lines += [kept[name] for name in order if name in kept]
+    PAGE.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/prove", description=__doc__)
+    parser.add_argument("part", nargs="*", choices=[*(p.name for p in PARTS), []], help="default: all")
+    parser.add_argument("--quick", action="store_true", help="fewer of everything; writes nothing")
+    args = parser.parse_args()
+    print(f"machine: {machine(Path('/var/tmp'))}", flush=True)
+    rows, failed = {}, []
+    for part in PARTS:
+        if args.part and part.name not in args.part:
+            continue
+        code, said, seconds = prove(part, args.quick)
+        print(
+            f"{'ok    ' if code == 0 else 'FAILED'} {part.name}: {said} ({seconds / 60:.1f} min)", flush=True
+        )
+        if code:
+            failed.append(part.name)
+        text = said.replace("|", "/") if code == 0 else f"**failed**: {said}".replace("|", "/")
+        rows[part.name] = f"| {part.name} | {part.what} | {text} | {seconds / 60:.1f} |"
+    if not args.quick:
+        write(rows)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
