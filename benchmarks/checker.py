@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,18 @@ def outcomes(queue: Path, uid: str) -> list[str]:
     return [json.loads(p.read_bytes())["outcome"] for p in ends]
 
 
-def check(fleet: Fleet, expected: Mapping[str, str | None]) -> list[str]:
+def check(fleet: Fleet, expected: Mapping[str, str | None], cancelled: Collection[str] = ()) -> list[str]:
     """Everything that is wrong after everything is done and stopped. `expected`: id -> the file that its merge adds,
-    None for an item without a commit."""
+    None for an item without a commit. `cancelled`: ids that somebody tried to cancel; whether that came in time is what
+    the cells say, and everything else has to agree with them."""
     wrong = [*_running(fleet), *_queue(fleet.queue)]
     items = list(_archived(fleet.queue, wrong))
     wrong += _once(items, expected)
+    over = {one.item["id"] for one in items if one.cells and _is_cancelled(one.cells[max(one.cells)])}
+    wrong += [f"{name}: cancelled, and nobody asked for it" for name in sorted(over - set(cancelled))]
+    expected = {name: None if name in over else path for name, path in expected.items()}
     for one in items:
-        wrong += _life(one)
+        wrong += _life(one, one.item["id"] in over)
     wrong += _line(fleet, items, expected)
     wrong += repositories(fleet)
     wrong += _own_check(fleet)
@@ -115,11 +119,17 @@ def _once(items: list[Archived], expected: Mapping[str, str | None]) -> Iterator
             yield f"nobody dropped {name}"
 
 
-def _life(one: Archived) -> Iterator[str]:
-    """Every number claimed and ended, one after the other; exactly one of them good, and it is the last one."""
+def _is_cancelled(cells: dict[str, dict[str, Any]]) -> bool:
+    return cells.get("end", {}).get("outcome") == "cancelled" or "cancelled" in cells.get("verdict", {})
+
+
+def _life(one: Archived, cancelled: bool) -> Iterator[str]:
+    """Every number claimed and ended, one after the other; exactly one of them good (or cancelled), and it is the last."""
     numbers = sorted(one.cells)
     uid = one.item["uid"]
-    if numbers != list(range(1, len(numbers) + 1)):
+    if cancelled and numbers == [0]:
+        numbers = []  # while it waited
+    elif numbers != list(range(1, len(numbers) + 1)):
         yield f"{uid}: attempts {numbers}"
         return
     for n in numbers:
@@ -129,6 +139,7 @@ def _life(one: Archived) -> Iterator[str]:
         if "claim" not in cells or not end:
             yield f"{uid}.{n}: has only {sorted(cells)}"
         good = end.get("outcome") == "done" and (verdict is None or "merged" in verdict)
+        good = good or (cancelled and _is_cancelled(cells))
         if good != (n == numbers[-1]):
             yield f"{uid}.{n} of {len(numbers)}: {end.get('outcome')} {verdict}"
         if end.get("sha") and verdict is None:

@@ -115,7 +115,9 @@ def losses(where: Path, *, number: int, seed: int, durability: str = "power") ->
             files=60,
             retry={"first_delay_s": 0.0, "max_delay_s": 1.0, "max_attempts": 900},
         )
-        storm = Storm(fleet, random.Random(seed + 1), items=8 * number, kills=0, durable_drops=True)
+        storm = Storm(
+            fleet, random.Random(seed + 1), items=8 * number, kills=0, people_too=False, durable_drops=True
+        )
         os.sync()  # the person's repository and the config were there long ago
         try:
             wrong = _all(fleet, storm, disk, chance, number)

@@ -8,8 +8,10 @@ Exit 0: every item was archived once, with one merge each, and nothing is left o
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -17,14 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checker import check
-from benchmarks.fleet import Fleet, Process, git
+from benchmarks.fleet import Fleet, Process, environment, git
 from benchmarks.tables import Row, note
 
 WORK = """\
 sleep {sleep}
+mkdir -p work
 printf %s {id} > work/{id}.txt
+{more}
 {commit}
 """
+FAILS_FIRST = "case $HARNESS_ATTEMPT in *.1) echo 'not yet'; exit 1;; esac"
+CONFLICTS = "mkdir -p shared; printf '%s\\n' {id} > shared/{k}.txt"
+"""Written by many items at once: the second merge is refused, and its item runs again on what is there then."""
+RETRY_S = 3.0
 
 
 @dataclass(slots=True)
@@ -37,12 +45,23 @@ class Storm:
     kills: int
     gap_s: float = 2.0
     stops: bool = False
+    people_too: bool = True
+    """Also cancels, retries, conflicts, failures, and drops that are written slowly."""
     durable_drops: bool = False
     """A person's drop is theirs to make durable; ours must not be lost to a power loss before it was taken."""
     expected: dict[str, str | None] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    """Items that somebody wanted to cancel: they are over either way."""
     killed: dict[str, int] = field(default_factory=dict)
+    people: dict[str, int] = field(default_factory=dict)
+    """What was done besides: cancels, retries, drops written slowly."""
     _dropped: int = 0
     _stopped: list[tuple[float, Process]] = field(default_factory=list)
+    _slow: list[tuple[float, Path, bytes]] = field(default_factory=list)
+    """(when, file, the rest of it) of drops that are being written."""
+    _to_cancel: list[tuple[float, str]] = field(default_factory=list)
+    _commands: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _retry_at: float = 0.0
 
     def run(self, timeout_s: float) -> float:
         """Until everything is archived. -> seconds it took."""
@@ -60,6 +79,7 @@ class Storm:
                 )
             self.feed()
             self._wake(now)
+            self._be_people(now)
             if not self.fleet.started():
                 self.fleet.start(wait_for=0)
             if now >= strike and sum(self.killed.values()) < self.kills:
@@ -70,6 +90,8 @@ class Storm:
                 note(f"{self.fleet.finished()} of {self.items} archived, killed {self.killed}")
             time.sleep(0.1)
         self._wake(float("inf"))
+        for command in self._commands:
+            command.wait(60)
         return time.monotonic() - began
 
     # ---- work --------------------------------------------------------------------------------------------------------
@@ -82,8 +104,24 @@ class Storm:
             for k in range(1, size):
                 if self.random.random() < 0.5:
                     plan[k]["depends_on"] = [plan[self.random.randrange(k)]["id"]]
-            self.fleet.drop(f"drop{self._dropped}", plan if size > 1 else plan[0], durable=self.durable_drops)
+            name = f"drop{self._dropped}"
             self._dropped += size
+            if self.people_too and self.random.random() < 0.15:
+                self._write_slowly(name, plan)
+                continue
+            self.fleet.drop(name, plan if size > 1 else plan[0], durable=self.durable_drops)
+            if self.people_too and size == 1 and self.random.random() < 0.08:
+                delay_s = self.random.expovariate(1)
+                self._to_cancel.append((time.monotonic() + delay_s, str(plan[0]["id"])))
+
+    def _write_slowly(self, name: str, plan: list[dict[str, object]]) -> None:
+        """In place, half of it now, the rest later: what is in between is not to be taken."""
+        path = self.fleet.queue / f"{name}.json"
+        raw = json.dumps(plan if len(plan) > 1 else plan[0]).encode()
+        half = self.random.randrange(len(raw))
+        path.write_bytes(raw[:half])
+        self._slow.append((time.monotonic() + self.random.uniform(0, 0.9), path, raw[half:]))
+        self._count("slow drops")
 
     def _item(self, name: str) -> dict[str, object]:
         # An attempt that is killed costs one of max_attempts; the storm is not about running out of them.
@@ -93,10 +131,48 @@ class Storm:
             return item | {"prompt": f"sleep {self.random.uniform(0, 1):.2f}", "commit": "none"}
         self.expected[name] = f"work/{name}.txt"
         commit = self.random.choice((f"git add -A; git commit -q -m 'work of {name}'", ":"))
-        prompt = "mkdir -p work; " + WORK.format(
-            id=name, sleep=f"{self.random.uniform(0, 1):.2f}", commit=commit
-        )
+        more = ":"
+        luck = self.random.random() if self.people_too else 1.0
+        if luck < 0.08:
+            more, item["max_attempts"] = FAILS_FIRST, 1  # parked: somebody retries it
+        elif luck < 0.16:
+            more = FAILS_FIRST
+        elif luck < 0.3:
+            more = CONFLICTS.format(id=name, k=self.random.randrange(3))
+        prompt = WORK.format(id=name, sleep=f"{self.random.uniform(0, 1):.2f}", more=more, commit=commit)
         return item | {"prompt": prompt}
+
+    # ---- people ------------------------------------------------------------------------------------------------------
+
+    def _be_people(self, now: float) -> None:
+        for due in [x for x in self._slow if x[0] <= now]:
+            self._slow.remove(due)
+            with due[1].open("ab") as file:
+                file.write(due[2])
+        for when, name in [x for x in self._to_cancel if x[0] <= now]:
+            self._to_cancel.remove((when, name))
+            self.cancelled.add(name)
+            self._harnessctl("cancel", name)
+        if self.people_too and now >= self._retry_at:
+            self._retry_at = now + RETRY_S
+            self._harnessctl("retry", "--state", "parked", "--yes")
+        self._commands = [c for c in self._commands if c.poll() is None]
+
+    def _harnessctl(self, verb: str, *args: str) -> None:
+        self._count(verb)
+        self._commands.append(
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "harness", verb, *args, "--root", str(self.fleet.root)],
+                cwd=self.fleet.base,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+
+    def _count(self, what: str) -> None:
+        self.people[what] = self.people.get(what, 0) + 1
 
     # ---- harm --------------------------------------------------------------------------------------------------------
 
@@ -107,7 +183,7 @@ class Storm:
         if not found:
             return
         victim = self.random.choice(found)
-        if self.stops and self.random.random() < 0.3 and kind == "agent-":
+        if self.stops and self.random.random() < 0.3:
             if victim.kill(signal.SIGSTOP):
                 self._stopped.append((time.monotonic() + self.random.uniform(0.5, 4), victim))
                 self.killed["stopped"] = self.killed.get("stopped", 0) + 1
@@ -148,16 +224,16 @@ def storm(
             fleet.start(wait_for=0)
         fleet.until(lambda: _published(fleet), 120, "everything is published")
         fleet.stop()
-        wrong = check(fleet, it.expected)
+        wrong = check(fleet, it.expected, it.cancelled)
         fleet.events.read()
         expired = sum(e["event"] == "attempt_expired" for _, e in fleet.events.seen)
         if wrong:
             raise Wrong(wrong, seed)
-    struck = ", ".join(f"{n} × {k}" for k, n in sorted(it.killed.items()))
+    struck = ", ".join(f"{n} × {k}" for k, n in sorted((it.killed | it.people).items()))
     return Row(
         check=f"storm: {items} items, {workers} workers, every {gap_s:g} s a kill (seed {seed}, `durability: {durability}`)",
         wanted="every item archived once, one merge each, `fsck` and `git fsck` clean, nothing left",
-        measured=f"all of it, in {took:.0f} s; {sum(it.killed.values())} kills ({struck}), {expired} attempts expired",
+        measured=f"all of it, in {took:.0f} s; {sum(it.killed.values())} kills and stops ({struck}), {expired} attempts expired",
         reached=True,
     ), wrong
 
