@@ -171,12 +171,15 @@ def test_only_this_module_knows_the_logging_library() -> None:
     assert knowing == ["harness/logs.py"]
 
 
-def test_structlog_is_imported_with_the_first_line_and_without_rich() -> None:
+def test_structlog_is_imported_for_a_terminal_only_and_without_rich() -> None:
     code = """
 import sys
 from harness.logs import Event, Log, configure
 configure("x", stream=sys.stderr)
+Log().info(Event.PAUSED)
 before = "structlog" in sys.modules
+sys.stderr.isatty = lambda: True
+configure("x", stream=sys.stderr)
 Log().info(Event.PAUSED)
 print(before, "structlog" in sys.modules, "rich" in sys.modules)
 import rich
