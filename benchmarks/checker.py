@@ -48,11 +48,9 @@ def check(fleet: Fleet, expected: Mapping[str, str | None], cancelled: Collectio
     wrong = [*_running(fleet), *_queue(fleet.queue)]
     items = list(_archived(fleet.queue, wrong))
     wrong += _once(items, expected)
-    over = {one.item["id"] for one in items if one.cells and _is_cancelled(one.cells[max(one.cells)])}
-    wrong += [f"{name}: cancelled, and nobody asked for it" for name in sorted(over - set(cancelled))]
+    over = {one.item["id"] for one in items if _is_over_by_cancel(one)}
+    wrong += _lives(items, cancelled)
     expected = {name: None if name in over else path for name, path in expected.items()}
-    for one in items:
-        wrong += _life(one, one.item["id"] in over)
     wrong += _line(fleet, items, expected)
     wrong += repositories(fleet)
     wrong += _own_check(fleet)
@@ -117,6 +115,18 @@ def _once(items: list[Archived], expected: Mapping[str, str | None]) -> Iterator
             yield f"double: {name} is archived {number} times"
         if name not in expected:
             yield f"nobody dropped {name}"
+
+
+def _lives(items: list[Archived], cancelled: Collection[str]) -> Iterator[str]:
+    for one in items:
+        over = _is_over_by_cancel(one)
+        if over and one.item["id"] not in cancelled:
+            yield f"{one.item['id']}: cancelled, and nobody asked for it"
+        yield from _life(one, over)
+
+
+def _is_over_by_cancel(one: Archived) -> bool:
+    return bool(one.cells) and _is_cancelled(one.cells[max(one.cells)])
 
 
 def _is_cancelled(cells: dict[str, dict[str, Any]]) -> bool:

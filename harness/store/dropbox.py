@@ -34,6 +34,10 @@ _KINDS = (
 )
 
 
+_OUR_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.EINTR})
+"""Errors that say nothing about a person's file: it is no reason to reject it."""
+
+
 class Writer(StrEnum):
     """Does anybody have the file open for writing? (F_SETLEASE, fcntl(2))"""
 
@@ -143,7 +147,9 @@ class DropBox:
             fd = os.open(path, _OPEN)
         except FileNotFoundError:
             return False
-        except OSError:  # unreadable: to be rejected with that reason
+        except OSError as e:  # unreadable: to be rejected with that reason
+            if e.errno in _OUR_TROUBLE:
+                raise
             try:
                 return self._quiet(self._note(name, os.lstat(path)), self._grace_s)
             except FileNotFoundError:
@@ -188,6 +194,8 @@ class DropBox:
         except OSError as e:
             if e.errno == errno.ENOENT:
                 return None
+            if e.errno in _OUR_TROUBLE:
+                raise
             what = f"cannot be read by the harness ({e.strerror}); make it readable and drop it again"
             return Drop(name=name, many=many, reasons=(Reason(what=what),))
         try:

@@ -7,11 +7,14 @@ All of it: ``HARNESS_FAULTS=all`` (some thousand runs); without that every 23rd 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from harness.errors import HarnessError
 from harness.layout import Layout
@@ -98,19 +101,24 @@ class Life:
             if not any(os.listdir(self.world.layout.queue / p) for p in ("waiting", "open")) and k > 2:
                 return
 
-    def check(self) -> None:
+    def check(self, unreadable: bool) -> None:
         queue = self.world.layout.queue
         done = Counter(Item.from_record(_json(p)).id for p in queue.glob("archive/*/*/item.json"))
-        assert done == Counter(IDS)
-        assert len(list(queue.glob("rejected/*/why.json"))) == 1
+        refused = {p.name for p in queue.glob("rejected/*/raw.*")} - {"raw.bad.json"}
+        if refused:  # the disk did not give its bytes: the drop is there, with that reason
+            assert unreadable
+            assert [
+                str(_json(p)) for p in queue.glob("rejected/*/why.json") if "cannot be read" in p.read_text()
+            ]
+        lost = {"raw.a.json": {"a", "b"}, "raw.b.json": {"b"}, "raw.plan.json": {"p", "plan-2"}}
+        assert done == Counter(IDS.difference(*(lost[name] for name in refused)))
+        assert len(list(queue.glob("rejected/*/why.json"))) == 1 + len(refused)
         assert [str(v) for v in check(self.world.disk) if not v.harmless] == []
         merged = [(u, n) for u, n, _ in self.world.hub.history]
-        assert len(merged) == len({u for u, _ in merged}) == 2
+        assert len(merged) == len({u for u, _ in merged}) == len(done.keys() & {"a", "plan-2"})
 
 
 def _json(path: Path) -> object:
-    import json
-
     return json.loads(path.read_bytes())
 
 
@@ -130,7 +138,7 @@ def suffer(faults: Faults) -> tuple[list[str], str]:
                 fate = type(e).__name__
             disk.close()
             life.recover()
-            life.check()
+            life.check(unreadable=faults.error in (errno.EIO, errno.EACCES, errno.EMLINK))
         finally:
             life.world.close()
     return faults.calls, fate
@@ -149,6 +157,7 @@ def test_a_day_without_faults_makes_some_hundred_calls() -> None:
     assert {"open", "link", "rename", "fsync", "mkdir", "fcntl"} <= set(calls)
 
 
+@pytest.mark.timeout(60 if EVERY > 1 else 7200)
 def test_nothing_is_lost_or_double_whichever_call_fails_in_whichever_way() -> None:
     fates: Counter[str] = Counter()
     for at, error in cases():

@@ -41,17 +41,32 @@ def put(path: Path, **record: Any) -> Path:
     return path
 
 
-def found(queue: Path) -> list[str]:
+def found(queue: Path, cancelled: tuple[str, ...] = ()) -> list[str]:
     wrong: list[str] = []
     items = list(checker._archived(queue, wrong))
     wrong += checker._queue(queue)
     wrong += checker._once(items, {"a": "work/a.txt"})
-    return wrong + [w for one in items for w in checker._life(one)]
+    return [*wrong, *checker._lives(items, cancelled)]
 
 
 def test_a_life_in_order_is_right(queue: Path) -> None:
     assert found(queue) == []
     assert checker.outcomes(queue, UID) == ["expired", "done"]
+
+
+@pytest.mark.parametrize("when", ["while it waited", "while it ran", "while it was being merged"])
+def test_an_item_that_was_cancelled_is_right_when_somebody_asked_for_it(queue: Path, when: str) -> None:
+    (home(queue) / "2.verdict").unlink()
+    if when == "while it was being merged":
+        put(home(queue) / "2.verdict", n=2, cancelled="me")
+    elif when == "while it ran":
+        put(home(queue) / "2.end", n=2, outcome="cancelled")
+    else:
+        for path in home(queue).glob("[12].*"):
+            path.unlink()
+        put(home(queue) / "0.end", n=0, outcome="cancelled")
+    assert found(queue, ("a",)) == []
+    assert found(queue) == ["a: cancelled, and nobody asked for it"]
 
 
 def home(queue: Path) -> Path:
