@@ -92,8 +92,10 @@ class Fleet:
         durability: str = "power",
         gates: int = 1,
         project: Mapping[str, Any] | None = None,
+        failpoint: str = "",
         **settings: Any,
     ) -> None:
+        self.failpoint = failpoint
         where.mkdir(parents=True, exist_ok=True)
         self.base = Path(tempfile.mkdtemp(prefix="harness-bench.", dir=where))
         self.app, self.root = self.base / "app", self.base / "root"
@@ -156,7 +158,7 @@ class Fleet:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "harness", "run", "--root", str(self.root), *options],
                 cwd=self.root,
-                env=environment(),
+                env=environment() | ({"HARNESS_FAILPOINTS": self.failpoint} if self.failpoint else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,6 +1,6 @@
 """Power loss in the middle of a run, for real: ext4 on a loop device, EXT4_IOC_SHUTDOWN without flushing, mount again.
 
-    ./scripts/power [--losses N] [--seed S] [--control]            needs root, loop devices and mkfs.ext4
+    ./scripts/power [--losses N] [--seed S] [--fs ext4|xfs] [--control]            needs root, loop devices and mkfs.ext4
 
 Everything that was not fsynced is gone after the ioctl. The daemon is killed, the journal replayed, the repositories
 checked, the daemon started again, until the last loss is over and every item must be there once. `--control` runs
@@ -30,18 +30,19 @@ from benchmarks.tables import Row, note
 
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, the same number as XFS_IOC_GOINGDOWN
 NO_LOG_FLUSH = 2
+MKFS = {"ext4": ("mkfs.ext4", "-q", "-F", "-i", "8192"), "xfs": ("mkfs.xfs", "-q", "-f")}
 
 
 class Disk:
-    """A small ext4 file system of our own, on a file."""
+    """A small file system of our own, on a file."""
 
-    def __init__(self, where: Path, megabytes: int = 512) -> None:
+    def __init__(self, where: Path, megabytes: int = 512, kind: str = "ext4") -> None:
         self.base = Path(tempfile.mkdtemp(prefix="harness-power.", dir=where))
         self.image, self.mount = self.base / "disk.img", self.base / "mnt"
         self.mount.mkdir()
         with self.image.open("wb") as file:
             file.truncate(megabytes << 20)
-        _sh("mkfs.ext4", "-q", "-F", "-i", "8192", str(self.image))
+        _sh(*MKFS[kind], str(self.image))
         self.on()
 
     def on(self) -> None:
@@ -87,25 +88,27 @@ def _own_mounts() -> None:
         raise OSError(ctypes.get_errno(), "cannot make a mount namespace")
 
 
-def possible() -> str:
+def possible(kind: str = "ext4") -> str:
     """Why this cannot be done here, or ""."""
     if os.geteuid() != 0:
         return "needs root (mount, shutdown ioctl)"
-    for program in ("mkfs.ext4", "mount", "umount", "findmnt", "losetup"):
+    for program in (MKFS[kind][0], "mount", "umount", "findmnt", "losetup"):
         if shutil.which(program) is None:
             return f"needs {program}"
     try:
         _own_mounts()
-        Disk(Path(tempfile.gettempdir()), 16).close()
+        Disk(Path(tempfile.gettempdir()), 16 if kind == "ext4" else 512, kind).close()
     except (subprocess.CalledProcessError, OSError) as e:
         return f"no loop device can be mounted here: {getattr(e, 'stderr', b'') or e!r}"
     return ""
 
 
-def losses(where: Path, *, number: int, seed: int, durability: str = "power") -> tuple[int, list[str]]:
+def losses(
+    where: Path, *, number: int, seed: int, durability: str = "power", kind: str = "ext4", failpoint: str = ""
+) -> tuple[int, list[str]]:
     """-> (items, everything that was wrong after any loss or at the end)"""
     chance = random.Random(seed)
-    disk = Disk(where)
+    disk = Disk(where, kind=kind)
     wrong: list[str] = []
     try:
         fleet = Fleet(
@@ -113,6 +116,7 @@ def losses(where: Path, *, number: int, seed: int, durability: str = "power") ->
             workers=3,
             durability=durability,
             files=60,
+            failpoint=failpoint,
             retry={"first_delay_s": 0.0, "max_delay_s": 1.0, "max_attempts": 900},
         )
         storm = Storm(
@@ -193,16 +197,27 @@ def main() -> int:
     parser.add_argument(
         "--control", action="store_true", help="with durability: process; succeeds when it fails"
     )
+    parser.add_argument("--fs", choices=sorted(MKFS), default="ext4")
+    parser.add_argument("--failpoint", default="", help="a mistake of harness.failpoints, in the daemon")
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="where the image is made")
     options = parser.parse_args()
-    if why := possible():
+    if why := possible(options.fs):
         print(f"skipped: {why}")
         return 0
     durability = "process" if options.control else "power"
-    items, wrong = losses(options.dir, number=options.losses, seed=options.seed, durability=durability)
+    items, wrong = losses(
+        options.dir,
+        number=options.losses,
+        seed=options.seed,
+        durability=durability,
+        kind=options.fs,
+        failpoint=options.failpoint,
+    )
     for line in wrong[:40]:
         print(line)
-    print(f"{options.losses} power losses, {items} items, durability {durability}: {len(wrong)} violations")
+    print(
+        f"{options.losses} power losses of {options.fs}, {items} items, durability {durability}: {len(wrong)} violations"
+    )
     return int(bool(wrong) != options.control)
 
 

@@ -45,6 +45,7 @@ class Storm:
     kills: int
     gap_s: float = 2.0
     stops: bool = False
+    aim: tuple[int, int, int] = (6, 2, 2)
     people_too: bool = True
     """Also cancels, retries, conflicts, failures, and drops that are written slowly."""
     durable_drops: bool = False
@@ -178,7 +179,7 @@ class Storm:
 
     def _strike(self) -> None:
         """kill -9 one process of ours: mostly a worker, now and then the coordinator or a merger."""
-        kind = self.random.choices(("agent-", "coordinator", "merger."), (6, 2, 2))[0]
+        kind = self.random.choices(("agent-", "coordinator", "merger."), self.aim)[0]
         found = self.fleet.roles(kind)
         if not found:
             return
@@ -208,18 +209,22 @@ def storm(
     workers: int,
     durability: str,
     stops: bool,
+    failpoint: str = "",
+    aim: tuple[int, int, int] = (6, 2, 2),
+    timeout_s: float = 0.0,
 ) -> tuple[Row, list[str]]:
-    """One storm and its verdict."""
+    """One storm and its verdict. `aim`: how often a worker, the coordinator, a merger is struck."""
     settings: dict[str, Any] = {"health": {"beat_s": 0.5, "hang_s": 2.0}} if stops else {}
     with Fleet(
         where,
         workers=workers,
         durability=durability,
+        failpoint=failpoint,
         retry={"first_delay_s": 0.0, "max_delay_s": 1.0, "max_attempts": 900},
         **settings,
     ) as fleet:
-        it = Storm(fleet, random.Random(seed), items, kills, gap_s, stops)
-        took = it.run(timeout_s=600 + 6 * items)
+        it = Storm(fleet, random.Random(seed), items, kills, gap_s, stops, aim)
+        took = it.run(timeout_s or 600 + 6 * items)
         if not fleet.started():
             fleet.start(wait_for=0)
         fleet.until(lambda: _published(fleet), 120, "everything is published")

@@ -1,0 +1,93 @@
+"""Runs a storm with each mistake of `harness.failpoints` in the daemon: every one has to be found.
+
+    ./scripts/failpoints [NAME...]                      exit 0: all of them were
+
+Without this, a storm that finds nothing might be a storm that cannot find anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.storm import Wrong, storm
+from benchmarks.tables import note
+from harness.failpoints import NAMES
+
+AIM = {"merges-again": (1, 1, 12), "leaves-survivors": (12, 1, 1)}
+GAP_S = {"merges-again": 0.25}
+TRIES = 4
+"""Seeds: some mistakes need a kill in the right moment."""
+
+
+def by_storm(name: str, where: Path) -> str:
+    """-> the first thing that the checker said, "" when it found nothing."""
+    for seed in range(1, TRIES + 1):
+        try:
+            storm(
+                where,
+                items=60,
+                kills=10_000,
+                seed=seed,
+                gap_s=GAP_S.get(name, 1.0),
+                workers=3,
+                durability="process",
+                stops=False,
+                failpoint=name,
+                aim=AIM.get(name, (6, 2, 2)),
+                timeout_s=90,
+            )
+        except Wrong as e:
+            return e.wrong[0]
+        except (TimeoutError, RuntimeError) as e:
+            return str(e).partition("\n")[0]
+        note(f"{name}: seed {seed} found nothing")
+    return ""
+
+
+def by_power(name: str, where: Path) -> str:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "benchmarks.power",
+            "--losses",
+            "12",
+            "--failpoint",
+            name,
+            "--dir",
+            str(where),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [x.strip() for x in (done.stdout + done.stderr).splitlines() if x.strip()]
+    return (said[-1] if said else "?") if done.returncode else ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/failpoints", description=__doc__.splitlines()[0])
+    parser.add_argument("name", nargs="*", help=f"of: {', '.join(NAMES)}")
+    parser.add_argument("--dir", type=Path, default=Path("/var/tmp"))
+    args = parser.parse_args()
+    missed = []
+    print("| failpoint | what is left out | found by | what was said | seconds |\n|---|---|---|---|---|")
+    for name, (_, finder, what) in NAMES.items():
+        if (args.name and name not in args.name) or finder == "explorer":
+            continue
+        began = time.monotonic()
+        said = by_power(name, args.dir) if finder == "power" else by_storm(name, args.dir)
+        shown = said.replace("|", "/").replace(str(args.dir), "")[:140] or "**nothing**"
+        print(f"| {name} | {what} | {finder} | {shown} | {time.monotonic() - began:.0f} |", flush=True)
+        if not said:
+            missed.append(name)
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Mistakes on purpose, in the product: what `./scripts/storm` and `./scripts/power` must find, or they prove nothing.
+
+Off unless HARNESS_FAILPOINTS names some when a process starts, and loud then. Each replaces one method by one that leaves
+out a step of docs/protocol.md; nothing else of the product knows that this module exists.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from harness.errors import UsageError
+from harness.hands import LocalHands
+from harness.lanehub import LaneHub
+from harness.model import Claim
+from harness.store.disk import Disk
+from harness.store.dropbox import DropBox
+from harness.store.ops import Linked, Moved
+
+VARIABLE = "HARNESS_FAILPOINTS"
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+def _no_fsync_of_data() -> None:
+    def do_fsync(self: Disk, tmp: str) -> None:
+        if (fd := self._open.pop(tmp, None)) is not None:
+            os.close(fd)
+
+    Disk.do_fsync = do_fsync  # type: ignore[method-assign]
+
+
+def _no_fsync_of_names() -> None:
+    Disk.do_fsync_dir = _nothing  # type: ignore[method-assign, assignment]
+
+
+def _no_syncfs() -> None:
+    Disk.do_syncfs = _nothing  # type: ignore[method-assign, assignment]
+
+
+def _no_sync_of_the_hub() -> None:
+    from harness.hub import Hub
+
+    LaneHub.sync_hub = _nothing  # type: ignore[method-assign, assignment]
+    Hub.sync = _nothing  # type: ignore[method-assign, assignment]
+
+
+def _link_overwrites() -> None:
+    real = Disk.do_link
+
+    def do_link(self: Disk, tmp: str, cell: str) -> Linked:
+        said = real(self, tmp, cell)
+        if said is Linked.EXISTS:
+            os.unlink(cell, dir_fd=self.root)
+            said = real(self, tmp, cell)
+        return said
+
+    Disk.do_link = do_link  # type: ignore[method-assign]
+
+
+def _takes_by_copying() -> None:
+    real = Disk.do_rename
+
+    def do_rename(self: Disk, source: str, target: str) -> Moved:
+        if source.count("/") > 1:
+            return real(self, source, target)
+        try:
+            shutil.copyfile(self.layout.root / source, self.layout.root / target)
+        except FileNotFoundError:
+            return Moved.GONE
+        return Moved.OK
+
+    Disk.do_rename = do_rename  # type: ignore[method-assign]
+
+
+def _takes_half_written_drops() -> None:
+    from harness.store import dropbox
+
+    DropBox._is_ready = lambda self, name: True  # type: ignore[method-assign]
+    dropbox.writer_of = lambda fd: dropbox.Writer.NONE
+
+
+def _believes_nobody_lives() -> None:
+    real = Disk.do_suspect
+
+    def do_suspect(self: Disk, path: str) -> Claim | None:
+        claim = self.do_read(path, Claim)
+        return claim if isinstance(claim, Claim) else real(self, path)
+
+    Disk.do_suspect = do_suspect  # type: ignore[method-assign]
+    LocalHands.clear = lambda self, uid, claim: True  # type: ignore[method-assign]
+
+
+def _leaves_survivors() -> None:
+    LocalHands.clear = lambda self, uid, claim: True  # type: ignore[method-assign]
+
+
+def _drops_hints() -> None:
+    from harness.store.hints import Hints
+
+    Hints.add = _nothing  # type: ignore[method-assign, assignment]
+
+
+def _merges_again() -> None:
+    LaneHub.merged_as = lambda self, tip, uid, n, sha: None  # type: ignore[method-assign]
+
+
+def _skips_the_fence() -> None:
+    def swap_target(self: LaneHub, held: Any, new: str, old: str) -> str:
+        return str(self.hub.swap_target(self.hub.lane(), new, self.hub.target()))
+
+    LaneHub.swap_target = swap_target  # type: ignore[method-assign]
+
+
+def _moves_no_target() -> None:
+    LaneHub.swap_target = lambda self, held, new, old: "ok"  # type: ignore[method-assign]
+
+
+def _leaves_its_private_files() -> None:
+    Disk.do_unlink = _nothing  # type: ignore[method-assign, assignment]
+
+
+NAMES: dict[str, tuple[Callable[[], None], str, str]] = {
+    "no-fsync-of-data": (_no_fsync_of_data, "power", "a cell is linked before its data is durable"),
+    "no-fsync-of-names": (_no_fsync_of_names, "power", "cells and moves are not made durable"),
+    "no-syncfs": (_no_syncfs, "power", "a batch is decided before its items are durable"),
+    "no-sync-of-the-hub": (_no_sync_of_the_hub, "power", "cells name commits that are not durable"),
+    "link-overwrites": (_link_overwrites, "storm", "a cell is not write-once"),
+    "takes-by-copying": (_takes_by_copying, "storm", "a drop is admitted and stays"),
+    "takes-half-written-drops": (_takes_half_written_drops, "storm", "no quiet window, no lease"),
+    "believes-nobody-lives": (_believes_nobody_lives, "storm", "the lock of a claim is not asked for"),
+    "leaves-survivors": (_leaves_survivors, "storm", "what is left of an attempt is not killed"),
+    "drops-hints": (_drops_hints, "storm", "hints are not made"),
+    "merges-again": (_merges_again, "storm", "the target is not asked whether it holds a result"),
+    "skips-the-fence": (_skips_the_fence, "explorer", "the target moves without the lane"),
+    "moves-no-target": (_moves_no_target, "storm", "merged is written, and the target stays where it is"),
+    "leaves-its-private-files": (_leaves_its_private_files, "storm", "files in tmp/ are not removed"),
+}
+"""name -> (how to break it, what must find it, what is left out)"""
+
+
+def install() -> None:
+    """Break what HARNESS_FAILPOINTS names. Raises UsageError for a name that does not exist."""
+    wanted = [x for x in os.environ.get(VARIABLE, "").split(",") if x]
+    for name in wanted:
+        if name not in NAMES:
+            raise UsageError(
+                f"{VARIABLE}: there is no failpoint {name!r}", remedy=f"known: {', '.join(NAMES)}"
+            )
+        NAMES[name][0]()
+    if wanted:
+        sys.stderr.write(f"harness: BROKEN ON PURPOSE ({VARIABLE}={','.join(wanted)})\n")
