@@ -64,8 +64,8 @@ class Layout:
 
     @property
     def closed(self) -> tuple[Path, ...]:
-        """What no agent may read or write: the queue, and what people say to the daemon."""
-        return (self.queue, self.control)
+        """What no agent may read or write: the queue, what people say to the daemon, what its processes tell each other."""
+        return (self.queue, self.control, self.run)
 
     @property
     def events(self) -> Path:
@@ -92,6 +92,11 @@ class Layout:
     def mechanisms(self) -> Path:
         """What this machine offers to contain an attempt, as last tried."""
         return self.run / "mechanisms.json"
+
+    @property
+    def validated(self) -> Path:
+        """config.yaml as it was validated last."""
+        return self.run / "config.json"
 
     @property
     def coordinator_lock(self) -> Path:

@@ -325,7 +325,7 @@ def main(layout: Layout, slot: str) -> int:
     name = slot.removeprefix("merger.")
     logs.configure(slot, file=layout.logs / f"{slot}.log")
     clock = SystemClock()
-    config = load(layout.config)
+    config = load(layout.config, cache=layout.validated)
     if name not in config.projects:
         raise ConfigError(f"there is no project {name!r} in config.yaml", where=layout.config)
     open_store(layout)

@@ -52,7 +52,8 @@ def check(here: Invocation, file: Path | None, as_json: bool) -> int:
 @invoked
 def show(here: Invocation, origin: bool, as_json: bool) -> None:
     """Every setting in force; secrets are hidden."""
-    from harness.config import load, settings
+    from harness.config import load
+    from harness.config.showing import settings
 
     found = settings(load(_path(here)))
     if as_json:

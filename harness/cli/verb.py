@@ -48,7 +48,8 @@ class Invocation:
         """Raises ConfigError with every problem."""
         from harness.config import load
 
-        return load(self.layout().config)
+        layout = self.layout()
+        return load(layout.config, cache=layout.validated)
 
     def note(self, text: str) -> None:
         """Something a person may want to know and a program does not: to stderr, not with --quiet."""

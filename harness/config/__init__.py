@@ -1,9 +1,10 @@
 """The configuration: one file, validated whole, as frozen values.
 
-`load` is the only way in; nothing else in the product reads config.yaml.
+`load` is the only way in; nothing else in the product reads config.yaml. What only people look at is not imported here:
+`showing` (every setting in force), `template` (what `init` writes).
 """
 
-from harness.config.loading import expand, load, scalar_settings
+from harness.config.loading import load
 from harness.config.models import (
     ADAPTERS,
     BUILTIN_GATES,
@@ -29,9 +30,9 @@ from harness.config.models import (
     Sandbox,
     Setup,
 )
-from harness.config.rules import PLACEHOLDER, URL
-from harness.config.showing import Setting, settings
-from harness.config.template import AgentKind, agent_entry, template
+from harness.config.references import PLACEHOLDER, expand
+from harness.config.rules import URL
+from harness.config.source import scalar_settings
 
 __all__ = [
     "ADAPTERS",
@@ -39,7 +40,6 @@ __all__ = [
     "PLACEHOLDER",
     "URL",
     "Agent",
-    "AgentKind",
     "Checkout",
     "CommitBy",
     "Config",
@@ -59,12 +59,8 @@ __all__ = [
     "Publish",
     "Retry",
     "Sandbox",
-    "Setting",
     "Setup",
-    "agent_entry",
     "expand",
     "load",
     "scalar_settings",
-    "settings",
-    "template",
 ]

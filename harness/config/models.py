@@ -1,7 +1,7 @@
 """What config.yaml may say, as frozen values with their defaults and limits.
 
-Plain dataclasses: pydantic validates them (`loading.py`) without being their base, so `Project.copy` is just a field.
-Cross checks between parts are in `problems.py`.
+Plain dataclasses: pydantic validates them (`validation.py`) without being their base or being imported here, so
+`Project.copy` is just a field, and a worker loads neither. Cross checks between parts are in `problems.py`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
-
 from harness.config.rules import (
     Branch,
     Count,
@@ -23,7 +21,7 @@ from harness.config.rules import (
     File,
     Inside,
     Ladder,
-    Location,
+    Limits,
     Names,
     Regex,
     RetryRegex,
@@ -40,7 +38,15 @@ VERSION = 1
 ADAPTERS = ("command",)
 """The adapters of this version. Naming another one is an error that lists these."""
 BUILTIN_GATES = ("clean", "scope", "protected", "commit")
-STRICT = ConfigDict(extra="forbid", hide_input_in_errors=True)
+WRITTEN = {"outcome": "class"}
+"""Fields whose key in config.yaml is a word that Python keeps for itself."""
+
+
+class Part:
+    """A mapping in config.yaml: unknown keys are refused, and what is refused is not shown."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "hide_input_in_errors": True}
 
 
 class Durability(StrEnum):
@@ -111,10 +117,9 @@ class OutcomeName(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(Part):
     """When a worker or an agent counts as dead, hung or too slow."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     beat_s: Seconds = 5.0
     hang_s: Seconds = 120.0
     """A worker whose beat is older *and* whose processes use no CPU is hung."""
@@ -124,44 +129,39 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    max_attempts: Annotated[int, Field(strict=True, ge=1, le=1000)] = 3
-    first_delay_s: Annotated[float, Field(strict=True, ge=0, le=86_400)] = 10.0
-    max_delay_s: Annotated[float, Field(strict=True, ge=0, le=86_400)] = 300.0
+class Retry(Part):
+    max_attempts: Annotated[int, Limits(strict=True, ge=1, le=1000)] = 3
+    first_delay_s: Annotated[float, Limits(strict=True, ge=0, le=86_400)] = 10.0
+    max_delay_s: Annotated[float, Limits(strict=True, ge=0, le=86_400)] = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heal:
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    rounds: Annotated[int, Field(strict=True, ge=0, le=100)] = 3
+class Heal(Part):
+    rounds: Annotated[int, Limits(strict=True, ge=0, le=100)] = 3
     """How often a red gate goes back to the same session within one attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
+class Disk(Part):
     """Nothing is claimed while less than this is free."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     floor_mb: Count = 512
     floor_inodes: Count = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class Intake(Part):
     """How long a drop that cannot be read yet is left alone, and how big it may be."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    grace_s: Annotated[float, Field(strict=True, ge=0, le=3600)] = 2.0
-    quiet_s: Annotated[float, Field(strict=True, ge=0, le=3600)] = 2.0
-    max_bytes: Annotated[int, Field(strict=True, ge=1024, le=1 << 30)] = 16 << 20
+    grace_s: Annotated[float, Limits(strict=True, ge=0, le=3600)] = 2.0
+    quiet_s: Annotated[float, Limits(strict=True, ge=0, le=3600)] = 2.0
+    max_bytes: Annotated[int, Limits(strict=True, ge=1024, le=1 << 30)] = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class Gate(Part):
     """A command that must pass (exit 0), run by ``sh -c`` in the worktree."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Slug
     run: Text
     timeout_s: Seconds = 600.0
@@ -170,18 +170,16 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class Setup(Part):
     """Prepares a worktree: run when it is new or when one of `inputs` changed."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     run: Text
     inputs: tuple[Inside, ...] = ()
     timeout_s: Seconds = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Merge:
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+class Merge(Part):
     publish: Publish = Publish.PUSH
     gates: tuple[Slug, ...] = ()
     """Names of the project's gates to run again on the merged tree."""
@@ -189,13 +187,12 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
+class Project(Part):
     """A repository that agents work on."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: str
     """The key below `projects`; never written inside."""
-    path: Location
+    path: Text
     """The person's clone or bare repository (absolute), or a URL."""
     target: Branch = "main"
     agent: Names = ()
@@ -217,29 +214,31 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pattern:
+class Pattern(Part):
     """A line of output that says how the run ended, whatever the exit code."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {
+        **Part.__pydantic_config__,
+        "alias_generator": lambda name: WRITTEN.get(name, name),
+    }
     match: Regex
-    outcome: Annotated[OutcomeName, Field(alias="class")]
+    outcome: OutcomeName
     retry_after: RetryRegex | None = None
     """Its first group holds the seconds to wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agent:
+class Agent(Part):
     """A tool that workers run."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     adapter: Literal["command"]
-    argv: Annotated[tuple[Text, ...], Field(min_length=1)]
+    argv: Annotated[tuple[Text, ...], Limits(min_length=1)]
     resume_argv: tuple[Text, ...] = ()
     """Used instead of `argv` when a session goes on (heal rounds). Empty: `argv` again."""
     prompt: PromptBy = PromptBy.FILE
     instructions: Instructions = Instructions.COMMENT
     model: str = ""
-    env: Annotated[Mapping[Variable, EnvValue], Field(repr=False)] = field(default_factory=dict, repr=False)
+    env: Mapping[Variable, EnvValue] = field(default_factory=dict, repr=False)
     env_pass: tuple[VariableGlob, ...] = ()
     """Variables of the daemon to hand on; a trailing * is a prefix. Nothing else is inherited."""
     exit_codes: Mapping[str, OutcomeName] = field(default_factory=dict)
@@ -256,14 +255,13 @@ class Agent:
     """Instead of health.stall_s."""
     timeout_s: Seconds | None = None
     """Of one run of the tool, within the attempt's own limit."""
-    max_output_mb: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 256
+    max_output_mb: Annotated[int, Limits(strict=True, ge=1, le=100_000)] = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
+class Credential(Part):
     """A secret that an agent needs. Only the agent's own process ever gets it."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     variable: Variable
     """Its name in the agent's environment."""
     file: File | None = None
@@ -271,15 +269,14 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(Part):
     """The whole of config.yaml."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
     v: Version
-    workers: Annotated[int, Field(strict=True, ge=0, le=1000)] = 3
+    workers: Annotated[int, Limits(strict=True, ge=0, le=1000)] = 3
     durability: Durability = Durability.POWER
     sandbox: Sandbox = Sandbox.AUTO
-    drain_s: Annotated[float, Field(strict=True, ge=0, le=604_800)] = 600.0
+    drain_s: Annotated[float, Limits(strict=True, ge=0, le=604_800)] = 600.0
     """How long running attempts may go on after the first TERM."""
     projects: Mapping[Slug, Project] = field(default_factory=dict)
     """`rigs` is accepted for `projects`."""
@@ -307,6 +304,8 @@ class Config:
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """For editors: what config.yaml may hold."""
+        from pydantic import TypeAdapter
+
         schema = TypeAdapter(cls).json_schema()
         project = schema["$defs"]["Project"]
         project["properties"].pop("name")

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from harness.config.models import ADAPTERS, BUILTIN_GATES, Config, Health, Project, Retry
-from harness.config.rules import PLACEHOLDER, PLACEHOLDERS
+from harness.config.models import ADAPTERS, BUILTIN_GATES, WRITTEN, Config, Health, Project, Retry
+from harness.config.references import PLACEHOLDER, PLACEHOLDERS
 
 Path = tuple[str | int, ...]
 
@@ -53,7 +53,7 @@ def from_pydantic(errors: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
     for error in errors:
         path: Path = tuple(error["loc"])
         if "[key]" in path:
-            yield Finding(path=path[:-1], what=f"the name {path[-2]!r} {error['msg']}", at_key=True)
+            yield Finding(path=path[:-1], what=f"the name {path[-2]!r} {_message(error)}", at_key=True)
         elif error["type"] in ("unexpected_keyword_argument", "extra_forbidden", "dataclass_extra"):
             yield unknown_key(path)
         else:
@@ -97,7 +97,12 @@ def _in_words(path: Path, error: Mapping[str, Any]) -> Finding:
             return Finding(path=path, what=f"{_lower(error['msg'].replace('Input should', 'must'))}{shown}")
         case _:
             tail = shown if isinstance(error.get("input"), str | int | float) else ""
-            return Finding(path=path, what=f"{_lower(str(error['msg']))}{tail}")
+            return Finding(path=path, what=f"{_lower(_message(error))}{tail}")
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    """pydantic's words, or those of a rule of ours."""
+    return str(error["ctx"]["error"] if error["type"] == "value_error" else error["msg"])
 
 
 def _lower(text: str) -> str:
@@ -128,18 +133,13 @@ def keys_at(path: Path) -> frozenset[str]:
     if not is_dataclass(kind):
         return frozenset()
     hidden = {"name"} if kind is Project else {"origins"}
-    return frozenset(_written(f) for f in fields(kind) if f.name not in hidden)
-
-
-def _written(f: Any) -> str:
-    """A field's name as it stands in YAML."""
-    return "class" if f.name == "outcome" else str(f.name)
+    return frozenset(WRITTEN.get(f.name, f.name) for f in fields(kind) if f.name not in hidden)
 
 
 def _below(kind: Any, part: str | int) -> Any:
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return hints.get({"class": "outcome"}.get(str(part), str(part)), object)
+        return next((hint for name, hint in hints.items() if WRITTEN.get(name, name) == part), object)
     arguments = typing.get_args(kind)
     return arguments[1 if typing.get_origin(kind) is not tuple else 0] if arguments else object
 

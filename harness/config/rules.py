@@ -1,39 +1,76 @@
-"""What a single value in config.yaml must look like: annotated types whose validators say what is wrong in words."""
+"""What a single value in config.yaml must look like: annotated types whose rules say what is wrong in words.
+
+The rules are plain Python. pydantic asks an annotation how it is checked, and is imported by what asks: who only reads
+what was validated before never loads it.
+"""
 
 from __future__ import annotations
 
 import re
 import signal
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
-from pydantic_core import PydanticCustomError
-
+from harness.config.references import REFERENCE
 from harness.model import SLUG
 
-PLACEHOLDERS = ("prompt", "prompt_file", "worktree", "session", "model", "run_id", "run_dir")
-PLACEHOLDER = re.compile(r"(?<![{$])\{([a-z][a-z_]*)\}(?!\})")
-"""``{word}`` in an argv or env value. ``${word}`` is not one; ``{{word}}`` stands for a literal ``{word}``."""
-REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-"""``${NAME}`` in an agent's env or a credential's file: from the daemon's environment, when the agent starts."""
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
 URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|[^/\s@:]+@[^/\s:]+:)")
 """``https://``, ``ssh://``, ``file://`` … or the scp-like ``git@host:path``."""
 
 
+class After:
+    """A rule for a value of the type: returns it, or raises ValueError with words for people."""
+
+    def __init__(self, rule: Callable[[str], str]) -> None:
+        self._rule = rule
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(self._rule, handler(kind))
+
+
+class Before:
+    """Turns what people may write, `written`, into a value of the type; what it does not know it leaves alone."""
+
+    def __init__(self, turn: Callable[[Any], Any], written: Any) -> None:
+        self._turn = turn
+        self._written = written
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        written = handler.generate_schema(self._written)
+        return no_info_before_validator_function(self._turn, handler(kind), json_schema_input_schema=written)
+
+
+class Limits:
+    """Limits of a number or a length, in pydantic's words (``ge``, ``min_length``); `strict`: nothing is converted."""
+
+    def __init__(self, **limits: float) -> None:
+        self._limits = limits
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return cast("CoreSchema", {**handler(kind), **self._limits})
+
+
 def _slug(value: str) -> str:
     if not SLUG.match(value):
-        raise PydanticCustomError("slug", "must be 1 to 40 of a-z, 0-9 and -")
+        raise ValueError("must be 1 to 40 of a-z, 0-9 and -")
     return value
 
 
 def _branch(value: str) -> str:
     """The rules of git-check-ref-format(1) for a branch, near enough to fail early; git has the last word."""
     if value.startswith("refs/"):
-        raise PydanticCustomError("branch", "must be a branch's short name, without refs/heads/")
+        raise ValueError("must be a branch's short name, without refs/heads/")
     bad = re.search(r"\.\.|@\{|[\x00-\x20~^:?*\[\\\x7f]|//|^[/.-]|[/.]$|/\.|\.lock(/|$)", value)
     if bad or value in ("", "@", "HEAD"):
-        raise PydanticCustomError("branch", "is not a name that git allows for a branch")
+        raise ValueError("is not a name that git allows for a branch")
     return value
 
 
@@ -41,9 +78,7 @@ def _inside(value: str) -> str:
     """A path or glob below the repository."""
     parts = value.split("/")
     if not value or value.startswith("/") or ".." in parts or "\0" in value:
-        raise PydanticCustomError(
-            "inside", "must be a path inside of the repository, without a leading / or .."
-        )
+        raise ValueError("must be a path inside of the repository, without a leading / or ..")
     return value
 
 
@@ -51,21 +86,19 @@ def _regex(value: str) -> str:
     try:
         re.compile(value)
     except re.error as e:
-        raise PydanticCustomError("regex", "is not a regular expression: {why}", {"why": str(e)}) from None
+        raise ValueError(f"is not a regular expression: {e}") from None
     return value
 
 
 def _retry_regex(value: str) -> str:
     if re.compile(_regex(value)).groups < 1:
-        raise PydanticCustomError(
-            "regex", "needs a group that holds the seconds, for example 'retry.after: (\\d+)'"
-        )
+        raise ValueError("needs a group that holds the seconds, for example 'retry.after: (\\d+)'")
     return value
 
 
 def _variable(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
-        raise PydanticCustomError("variable", "is not a name of an environment variable")
+        raise ValueError("is not a name of an environment variable")
     return value
 
 
@@ -81,7 +114,7 @@ def _text_value(value: Any) -> Any:
 
 def _references(value: str) -> str:
     if "${" in REFERENCE.sub("", value):
-        raise PydanticCustomError("reference", "holds a ${ that is not a ${NAME}")
+        raise ValueError("holds a ${ that is not a ${NAME}")
     return value
 
 
@@ -91,22 +124,10 @@ def _listed(value: Any) -> Any:
 
 def _nonempty(value: str) -> str:
     if not value.strip():
-        raise PydanticCustomError("empty", "must not be empty")
+        raise ValueError("must not be empty")
     if "\0" in value:
-        raise PydanticCustomError("empty", "must not hold a NUL character")
+        raise ValueError("must not hold a NUL character")
     return value
-
-
-def _location(value: str, info: ValidationInfo) -> str:
-    """A URL as it is, anything else as an absolute path relative to the configuration file."""
-    base = (info.context or {}).get("base")
-    if URL.match(value) or base is None:
-        return value
-    return str((Path(base) / Path(value).expanduser()).resolve())
-
-
-def _file(value: str, info: ValidationInfo) -> str:
-    return value if value.startswith("${") else _location(value, info)
 
 
 def _ladder(value: Any) -> Any:
@@ -118,36 +139,28 @@ def _ladder(value: Any) -> Any:
         if isinstance(word, str):
             name = word.upper() if word.upper().startswith("SIG") else f"SIG{word.upper()}"
             if name not in signal.Signals.__members__:
-                raise PydanticCustomError("ladder", "has an unknown signal {word}", {"word": word})
+                raise ValueError(f"has an unknown signal {word}")
             steps.append((signal.Signals[name], 0.0))
         elif isinstance(word, int | float) and not isinstance(word, bool) and 0 <= word <= 600 and steps:
             steps[-1] = (steps[-1][0], float(word))
         else:
-            raise PydanticCustomError(
-                "ladder", "must be signals, each followed by seconds, as in [INT, 5, TERM, 5, KILL]"
-            )
+            raise ValueError("must be signals, each followed by seconds, as in [INT, 5, TERM, 5, KILL]")
     return tuple(steps)
 
 
-Text = Annotated[str, AfterValidator(_nonempty)]
-Slug = Annotated[str, AfterValidator(_slug)]
-Branch = Annotated[str, AfterValidator(_branch)]
-Inside = Annotated[str, AfterValidator(_inside)]
-Regex = Annotated[str, AfterValidator(_regex)]
-RetryRegex = Annotated[str, AfterValidator(_retry_regex)]
-Variable = Annotated[str, AfterValidator(_variable)]
-VariableGlob = Annotated[str, AfterValidator(_variable_glob)]
-EnvValue = Annotated[
-    str, BeforeValidator(_text_value, json_schema_input_type=str | float), AfterValidator(_references)
-]
-Location = Annotated[str, AfterValidator(_nonempty), AfterValidator(_location)]
-File = Annotated[str, AfterValidator(_nonempty), AfterValidator(_references), AfterValidator(_file)]
-Truth = Annotated[bool, Field(strict=True)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])]
-Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
-Version = Annotated[int, Field(strict=True)]
-Seconds = Annotated[float, Field(strict=True, gt=0, le=31_536_000, allow_inf_nan=False)]
-Ladder = Annotated[
-    tuple[tuple[signal.Signals, float], ...],
-    BeforeValidator(_ladder, json_schema_input_type=list[str | float]),
-]
+Text = Annotated[str, After(_nonempty)]
+Slug = Annotated[str, After(_slug)]
+Branch = Annotated[str, After(_branch)]
+Inside = Annotated[str, After(_inside)]
+Regex = Annotated[str, After(_regex)]
+RetryRegex = Annotated[str, After(_retry_regex)]
+Variable = Annotated[str, After(_variable)]
+VariableGlob = Annotated[str, After(_variable_glob)]
+EnvValue = Annotated[str, Before(_text_value, str | float), After(_references)]
+File = Annotated[str, After(_nonempty), After(_references)]
+Truth = Annotated[bool, Limits(strict=True)]
+Names = Annotated[tuple[str, ...], Before(_listed, str | list[str])]
+Count = Annotated[int, Limits(strict=True, ge=0, le=1_000_000_000)]
+Version = Annotated[int, Limits(strict=True)]
+Seconds = Annotated[float, Limits(strict=True, gt=0, le=31_536_000, allow_inf_nan=False)]
+Ladder = Annotated[tuple[tuple[signal.Signals, float], ...], Before(_ladder, list[str | float])]

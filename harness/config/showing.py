@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from harness.config.models import Config
+from harness.config.models import WRITTEN, Config
 from harness.config.problems import Path, dotted
 
 HIDDEN = "(hidden)"
@@ -34,8 +34,9 @@ def _settings(value: Any, path: Path, config: Config) -> Iterator[Setting]:
                 path[:1] == ("projects",) and len(path) == 2 and field.name == "name"
             ):
                 continue
-            name = "class" if field.name == "outcome" else field.name
-            yield from _settings(getattr(value, field.name), (*path, name), config)
+            yield from _settings(
+                getattr(value, field.name), (*path, WRITTEN.get(field.name, field.name)), config
+            )
     elif isinstance(value, Mapping) and value:
         for key, below in value.items():
             yield from _settings(below, (*path, key), config)

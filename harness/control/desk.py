@@ -82,7 +82,7 @@ class Desk:
         """Raises ConfigError; loaded when first needed, since most reading does without."""
         from harness.config import load
 
-        return load(self.layout.config)
+        return load(self.layout.config, cache=self.layout.validated)
 
     def coordinator(self) -> ProcessId | None:
         """The living coordinator of this root."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config import URL, AgentKind, Config, agent_entry, load, template
+from harness.config import URL, Config, load
+from harness.config.template import AgentKind, agent_entry, template
 from harness.errors import ConfigError, ConflictError, HarnessError, UsageError
 from harness.layout import Layout
 from harness.root import has_version

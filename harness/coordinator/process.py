@@ -146,7 +146,7 @@ class Coordinator:
 
     def _reload(self) -> None:
         try:
-            self.config = load(self.layout.config)
+            self.config = load(self.layout.config, cache=self.layout.validated)
         except ConfigError as e:
             self.events.emit(Event.CONFIG_REFUSED, reason=str(e))
             return

@@ -336,7 +336,7 @@ class AttemptRun:
         return max(0.0, self.deadline + self.runner.away_s - self.clock.monotonic())
 
     def _policy(self) -> Policy:
-        """Write: what git needs for this branch. Hidden: the queue, control files, credentials of config.yaml."""
+        """Write: what git needs for this branch. Hidden: credentials of config.yaml, the queue and what else is closed."""
         write = self.hub.policy(self._tree, self.owned.uid, self.owned.n)
         return Policy(write=write, hide=(*self.config.secrets, *self.layout.closed))
 

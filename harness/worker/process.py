@@ -380,7 +380,7 @@ class Worker:
             return
         self.signals.reload = False
         try:
-            self.config = load(self.layout.config)
+            self.config = load(self.layout.config, cache=self.layout.validated)
         except ConfigError as e:
             self.events.emit(Event.CONFIG_REFUSED, reason=str(e))
             return
@@ -409,7 +409,7 @@ def main(layout: Layout, slot: str) -> int:
     """
     logs.configure(slot, file=layout.logs / f"{slot}.log")
     clock = SystemClock()
-    config = load(layout.config)
+    config = load(layout.config, cache=layout.validated)
     open_store(layout)
     layout.agent(slot).mkdir(parents=True, exist_ok=True)
     with FileLock(layout.agent(slot) / "lock") as lock:

@@ -147,6 +147,8 @@ def attacks(at: Place) -> dict[str, str]:
         "control": f"cd {root}/state/control && touch stop drain pause pause.agent-1; mkdir priority; exit 0",
         "run": f"cd {root}/state/run; rm -rf *; echo x > coordinator.json; for f in bell.*; do echo > $f; done; "
         f"rm -f ../coordinator.lock; cd {root}; echo 'v: 9' > config.yaml; rm -rf state/events; exit 0",
+        "config": f"cd {root}/state/run && cat config.json > $OLDPWD/seen; echo '{{}}' > config.json; rm -f config.json; "
+        "ln -s $OLDPWD/mine config.json; cd $OLDPWD; echo mine > mine; exit 0",
         "sessions": f"cd {root}/state/sessions && rm -rf */*; echo forged > */*/summary.json; exit 0",
         # ---- the disk
         "many-files": 'cd "$TMPDIR" && mkdir many && cd many && seq 100000 | xargs touch; exit 0',
@@ -474,6 +476,14 @@ def test_an_agent_cannot_pause_drain_or_stop_the_daemon(after: Aftermath) -> Non
 def test_an_agent_cannot_disturb_reports_bells_and_the_configuration(after: Aftermath) -> None:
     assert json.loads(after.d.layout.config.read_text())["v"] == 1
     assert len(after.d.events("coordinator_started")) == 1
+
+
+@needs_sandbox
+def test_an_agent_can_neither_read_nor_replace_the_configuration_as_it_was_validated(after: Aftermath) -> None:
+    assert git(after.d.app, "show", "main:mine") == "mine"
+    assert git(after.d.app, "show", "main:seen") == ""
+    kept = json.loads(after.d.layout.validated.read_text())
+    assert kept["source"]["text"] == after.d.layout.config.read_text()
 
 
 @needs_sandbox

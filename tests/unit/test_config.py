@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.config import AgentKind, Durability, OutcomeName, PromptBy, Publish, Sandbox
+from harness.config import Durability, OutcomeName, PromptBy, Publish, Sandbox
+from harness.config.showing import settings
+from harness.config.template import AgentKind, template
 from harness.errors import ConfigError
 
 MINIMAL = """\
@@ -328,7 +330,7 @@ def test_variables_of_ours_that_are_no_settings_are_ignored(tmp_path: Path) -> N
 def test_origins_name_the_line_the_variable_the_option_or_the_default(tmp_path: Path) -> None:
     path = write(tmp_path, "v: 1\nhealth: {beat_s: 2}\n")
     loaded = config.load(path, environ={"HARNESS_WORKERS": "5"}, options={"heal.rounds": 1})
-    origins = {s.path: s.origin for s in config.settings(loaded)}
+    origins = {s.path: s.origin for s in settings(loaded)}
     assert origins["health.beat_s"] == "config.yaml:2:18"
     assert origins["workers"] == "HARNESS_WORKERS"
     assert origins["heal.rounds"] == "option heal.rounds"
@@ -337,7 +339,7 @@ def test_origins_name_the_line_the_variable_the_option_or_the_default(tmp_path: 
 
 def test_shown_settings_hide_what_may_be_secret(tmp_path: Path) -> None:
     loaded = load(tmp_path, agent("env: {KEY: sesame}, stop: [TERM, 2, KILL]"))
-    shown = {s.path: s.value for s in config.settings(loaded)}
+    shown = {s.path: s.value for s in settings(loaded)}
     assert shown["agents.a.env.KEY"] == "(hidden)"
     assert shown["agents.a.stop"] == "[TERM, 2, KILL]"
     assert "sesame" not in repr(loaded)
@@ -364,30 +366,30 @@ def test_the_schema_for_editors_is_json_and_knows_the_parts() -> None:
 @pytest.mark.parametrize("kind", list(AgentKind))
 def test_the_template_loads_for_every_kind_of_agent(tmp_path: Path, kind: AgentKind) -> None:
     awkward = 'my "app": #1'
-    loaded = load(tmp_path, config.template({"app": awkward, "web": "git@host:web.git"}, kind))
+    loaded = load(tmp_path, template({"app": awkward, "web": "git@host:web.git"}, kind))
     assert loaded.projects["app"].path == str(tmp_path.resolve() / awkward)
     assert loaded.projects["web"].agent == tuple(loaded.agents)
 
 
 @pytest.mark.parametrize("kind", list(AgentKind))
 def test_the_template_without_projects_loads(tmp_path: Path, kind: AgentKind) -> None:
-    assert load(tmp_path, config.template({}, kind)).projects == {}
+    assert load(tmp_path, template({}, kind)).projects == {}
 
 
 @pytest.mark.parametrize("kind", list(AgentKind))
 def test_every_example_that_the_template_comments_out_is_true(tmp_path: Path, kind: AgentKind) -> None:
     """With every example and default uncommented it still loads, and the defaults shown are the defaults."""
-    plain_text = config.template({"app": "../app"}, kind).replace("    gates: []  ", "    # ")
+    plain_text = template({"app": "../app"}, kind).replace("    gates: []  ", "    # ")
     text = re.sub(r"(?m)^( *)# (\w+: )", r"\1\2", plain_text)
     assert text.count("\n") == plain_text.count("\n")
-    changed = {s.path: s.value for s in config.settings(load(tmp_path, text))}
-    plain = {s.path: s.value for s in config.settings(load(tmp_path, plain_text))}
+    changed = {s.path: s.value for s in settings(load(tmp_path, text))}
+    plain = {s.path: s.value for s in settings(load(tmp_path, plain_text))}
     for setting in config.scalar_settings():
         assert changed[setting] == plain[setting]
 
 
 def test_a_template_for_a_bad_name_or_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot name a project"):
-        config.template({"No Good": "x"})
+        template({"No Good": "x"})
     with pytest.raises(ConfigError, match="known: command, claude"):
-        config.template({}, "gpt")
+        template({}, "gpt")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic.fields import FieldInfo
 
 from harness.config import OutcomeName, load
 from harness.config.models import (
+    WRITTEN,
     Agent,
     Config,
     Credential,
@@ -30,7 +30,7 @@ from harness.config.models import (
     Retry,
     Setup,
 )
-from harness.config.rules import PLACEHOLDERS
+from harness.config.references import PLACEHOLDERS
 from harness.store.draft import ALIASES, Draft
 from tests.support import ROOT
 
@@ -62,19 +62,11 @@ def _rows(text: str, heading: str) -> dict[str, str]:
     return dict(re.findall(r"^\| `([a-z0-9_]+)` \| (.*?) \|", section, re.MULTILINE))
 
 
-def _name(kind: type, field: Field[Any]) -> str:
-    hint = typing.get_type_hints(kind, include_extras=True)[field.name]
-    for extra in typing.get_args(hint)[1:]:
-        if isinstance(extra, FieldInfo) and extra.alias:
-            return extra.alias
-    return field.name
-
-
 def _fields(kind: type) -> Iterator[tuple[str, Field[Any]]]:
     assert is_dataclass(kind)
     for field in fields(kind):
         if (kind, field.name) not in NEVER_WRITTEN:
-            yield _name(kind, field), field
+            yield WRITTEN.get(field.name, field.name), field
 
 
 def _default(field: Field[Any]) -> object:
