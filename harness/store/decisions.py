@@ -61,7 +61,7 @@ def snapshot(
         uid=uid,
         id=name,
         prompt=draft.prompt,
-        title=draft.title or draft.prompt.strip().splitlines()[0][:100],
+        title=draft.title or draft.prompt.strip()[:100].splitlines()[0],
         project=context.project_of(draft),
         agents=context.agents_of(draft),
         priority=draft.priority,

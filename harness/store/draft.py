@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from harness.clock import parse_rfc3339
+from harness.store.loading import shown
 
 PRIORITIES = {"high": 2, "medium": 5, "low": 8}
 ALIASES = {"rig": "project", "deps": "depends_on", "dependencies": "depends_on", "name": "title"}
@@ -29,41 +31,82 @@ def _priority(value: object) -> object:
     return value
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
+MAX_AGENTS = 100
+MAX_ENTRIES = 1000
+"""Of files, protected, labels, and of dependencies that are objects: an entry costs microseconds to check."""
+MAX_DEPENDENCIES = 10_000
+"""As many as a batch has items: one may wait for all others."""
+MAX_PARTS = 10_000
+"""Values in one field (`source`, in practice): 4 ms for each thousand until they are stored."""
 MAX_DEPTH = 32
 """Levels of lists and objects in one item. Far more than people write, far less than what a stack can carry."""
 
 
-def _plain(value: object, depth: int = 0) -> None:
+def _plain(value: object) -> None:
     """Refuse what cannot be stored as JSON text, whatever field it stands in. YAML can hold more than JSON does."""
-    match value:
-        case str():
-            if "\0" in value:
-                raise ValueError("contains a NUL character")
-            if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-                raise ValueError("contains half of a surrogate pair, which is no text")
-        case bool() | int() | None:
-            pass
-        case float():
-            if not math.isfinite(value):
-                raise ValueError("contains a number that is not finite")
-        case list() | dict():
-            if depth == MAX_DEPTH:
-                raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
-            for x in value.items() if isinstance(value, dict) else value:
-                for part in x if isinstance(x, tuple) else (x,):
-                    _plain(part, depth + 1)
-            if isinstance(value, dict) and not all(isinstance(k, str) for k in value):
-                raise ValueError("has a key that is not text; quote it")
-        case _:
-            raise ValueError(f"contains a {type(value).__name__}, which JSON cannot hold")
+    level, depth, count = [value], 0, 0
+    while level:
+        below: list[Any] = []
+        deeper = False
+        for x in level:
+            kind = type(x)
+            if kind is str:
+                _text(x)  # type: ignore[arg-type]
+            elif kind is list:
+                deeper = True
+                below += x  # type: ignore[arg-type]
+            elif kind is dict:
+                deeper = True
+                for key, inside in x.items():  # type: ignore[attr-defined]
+                    if type(key) is not str:
+                        raise ValueError("has a key that is not text; quote it")
+                    _text(key)
+                    below.append(inside)
+            elif kind is float:
+                if not math.isfinite(x):  # type: ignore[arg-type]
+                    raise ValueError("contains a number that is not finite")
+            elif kind is not int and kind is not bool and x is not None:
+                raise ValueError(f"contains a {kind.__name__}, which JSON cannot hold")
+        if deeper and depth == MAX_DEPTH:
+            raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
+        level, depth, count = below, depth + 1, count + len(below)
+        if count > MAX_PARTS:
+            raise ValueError(f"has more than {MAX_PARTS} values")
+
+
+def _text(value: str) -> None:
+    if "\0" in value:
+        raise ValueError("contains a NUL character")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("contains half of a surrogate pair, which is no text") from None
+
+
+def _at_most(limit: int) -> Callable[[object], object]:
+    """A text alone is a list of one. What is too long is refused before its entries are looked at."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, (list, dict)) and len(value) > limit:
+            raise ValueError(f"has {len(value)} entries, at most {limit} are possible")
+        return value
+
+    return check
+
+
+def _only_listed(limit: int) -> Callable[[object], object]:
+    check = _at_most(limit)
+    return lambda value: value if isinstance(value, str) else check(value)
 
 
 Text = Annotated[str, Field(max_length=200)]
 Id = Annotated[str, Field(min_length=1, max_length=200)]
+Globs = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=4096)]], BeforeValidator(_only_listed(MAX_ENTRIES))
+]
 
 
 class Dependency(BaseModel):
@@ -72,6 +115,18 @@ class Dependency(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     id: Id
     optional: bool = False
+
+
+def _dependencies(value: object) -> object:
+    listed = _at_most(MAX_DEPENDENCIES)(value)
+    if (
+        isinstance(listed, list)
+        and sum(type(x) is not str or not 0 < len(x) <= 200 for x in listed) > MAX_ENTRIES
+    ):
+        raise ValueError(
+            f"has more than {MAX_ENTRIES} entries that are not just an id of up to 200 characters"
+        )
+    return listed
 
 
 def _dependency(value: object) -> object:
@@ -91,20 +146,20 @@ class Draft(BaseModel):
     title: Annotated[str, Field(max_length=500)] = ""
     prompt: Annotated[str, Field(min_length=1)]
     project: str | None = None
-    agent: Annotated[list[str], BeforeValidator(_listed)] = []
+    agent: Annotated[list[str], BeforeValidator(_at_most(MAX_AGENTS))] = []
     priority: Annotated[int, BeforeValidator(_priority), Field(ge=0, le=9)] = 5
     depends_on: Annotated[
-        list[Annotated[Dependency, BeforeValidator(_dependency)]], BeforeValidator(_listed)
+        list[Annotated[Dependency, BeforeValidator(_dependency)]], BeforeValidator(_dependencies)
     ] = []
     convoy: Text = ""
-    files: list[Annotated[str, Field(min_length=1, max_length=4096)]] = []
-    protected: list[Annotated[str, Field(min_length=1, max_length=4096)]] = []
+    files: Globs = []
+    protected: Globs = []
     not_before: str | None = None
     max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=30 * 86400, strict=False)] | None = None
     max_budget_usd: Annotated[float, Field(gt=0, le=1e9, strict=False)] | None = None
     commit: Literal["required", "optional", "none"] = "required"
-    labels: dict[str, str] = {}
+    labels: Annotated[dict[str, str], BeforeValidator(_only_listed(MAX_ENTRIES))] = {}
     source: dict[str, Any] = {}
 
     @field_validator("*", mode="before")
@@ -142,9 +197,8 @@ class Draft(BaseModel):
     @classmethod
     def _inside(cls, value: list[str]) -> list[str]:
         for pattern in value:
-            path = PurePosixPath(pattern)
-            if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"{pattern!r} leaves the repository: write paths relative to its root")
+            if pattern[0] == "/" or (".." in pattern and ".." in PurePosixPath(pattern).parts):
+                raise ValueError(f"{shown(pattern)} leaves the repository: write paths relative to its root")
         return value
 
     @property

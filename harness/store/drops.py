@@ -16,12 +16,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.store.draft import ALIASES, Draft
-from harness.store.loading import Reason, load_json, load_yaml
+from harness.store.draft import ALIASES, MAX_AGENTS, Draft
+from harness.store.loading import SHOWN, Reason, load_json, load_yaml, shown, too_much
 from harness.store.positions import Places, line_column
 
 MAX_ITEMS = 10_000
 """Items in one drop. More is a mistake, or a job for several files."""
+MAX_FIELDS = 200
+"""Of one item; it has 17, and each unknown one gets a reason."""
+MAX_REASONS = 50
+"""What is wrong with a drop is told so far: nobody reads more, and a stranger can make millions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,8 @@ def is_whole(name: str, raw: bytes) -> bool:
     """
     try:
         if suffix_of(name) == ".json":
+            if too_much(raw):
+                return False  # it will be refused, unread; but perhaps it is still being written
             return isinstance(json.loads(raw.decode("utf-8-sig")), (dict, list))
         return bool(raw.strip())
     except (ValueError, RecursionError):
@@ -95,6 +101,8 @@ def parse(name: str, raw: bytes, context: Context) -> Drop:
         return Drop(
             name=name, many=many, reasons=(Reason(what="is empty; write one item, or a list of items"),)
         )
+    if suffix not in (".yaml", ".yml") and (reason := too_much(raw, lines=many)):
+        return Drop(name=name, many=many, reasons=(reason,))
     match suffix:
         case ".jsonl":
             return _parse_lines(name, text, context)
@@ -105,13 +113,21 @@ def parse(name: str, raw: bytes, context: Context) -> Drop:
     if reason:
         return Drop(name=name, many=False, reasons=(reason,))
     if isinstance(value, list):
-        return _many(name, value, [(f"[{k}]", positions, (k,)) for k in range(len(value))], context)
+        count = min(len(value), MAX_ITEMS)
+        return _many(name, value, [(f"[{k}]", positions, (k,)) for k in range(count)], context)
     draft, reasons = _draft(value, "", positions, (), context)
     if draft and draft.id is None and stem_of(name) in draft.required:
         reasons.append(_itself(stem_of(name)))
     return Drop(
-        name=name, many=False, drafts=(draft,) if draft and not reasons else (), reasons=tuple(reasons)
+        name=name, many=False, drafts=(draft,) if draft and not reasons else (), reasons=_told(reasons)
     )
+
+
+def _told(reasons: list[Reason]) -> tuple[Reason, ...]:
+    """All of them, or the first `MAX_REASONS` and a word about the rest."""
+    if len(reasons) <= MAX_REASONS:
+        return tuple(reasons)
+    return (*reasons[:MAX_REASONS], Reason(what=f"and more; these are the first {MAX_REASONS} reasons"))
 
 
 def too_large(limit: int) -> Reason:
@@ -119,19 +135,26 @@ def too_large(limit: int) -> Reason:
 
 
 def _parse_lines(name: str, text: str, context: Context) -> Drop:
+    lines = [(k, line) for k, line in enumerate(text.split("\n"), 1) if line and not line.isspace()]
+    if len(lines) > MAX_ITEMS:
+        return Drop(name=name, many=True, reasons=(_too_many(len(lines)),))
     values: list[Any] = []
     places: list[tuple[str, Places, tuple[Any, ...]]] = []
     reasons: list[Reason] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         value, positions, reason = load_json(line, number)
         if reason:
             reasons.append(reason)
+            if len(reasons) > MAX_REASONS:
+                break
         else:
             values.append(value)
             places.append((f"line {number}", positions, ()))
     return _many(name, values, places, context, reasons)
+
+
+def _too_many(count: int) -> Reason:
+    return Reason(what=f"has {count} items, at most {MAX_ITEMS} fit in one drop; split it")
 
 
 def _many(
@@ -145,17 +168,18 @@ def _many(
     if not values and not reasons:
         reasons.append(Reason(what="is an empty list; write at least one item"))
     if len(values) > MAX_ITEMS:
-        reasons.append(Reason(what=f"has {len(values)} items, at most {MAX_ITEMS} fit in one drop; split it"))
-        return Drop(name=name, many=True, reasons=tuple(reasons))
+        return Drop(name=name, many=True, reasons=(_too_many(len(values)),))
     drafts: list[Draft] = []
     for value, (label, positions, prefix) in zip(values, places, strict=True):
+        if len(reasons) > MAX_REASONS:
+            break
         draft, found = _draft(value, label, positions, prefix, context)
         reasons += found
         if draft:
             drafts.append(draft)
     if not reasons:
         reasons += _whole_batch(drafts, stem_of(name))
-    return Drop(name=name, many=True, drafts=() if reasons else tuple(drafts), reasons=tuple(reasons))
+    return Drop(name=name, many=True, drafts=() if reasons else tuple(drafts), reasons=_told(reasons))
 
 
 def _itself(default: str) -> Reason:
@@ -178,9 +202,10 @@ def _whole_batch(drafts: list[Draft], stem: str) -> list[Reason]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as e:
-        reasons.append(
-            Reason(what="the items wait for each other in a circle: " + " -> ".join(reversed(e.args[1])))
-        )
+        circle = list(reversed(e.args[1]))
+        more = f" … ({len(circle) - 1} items)" if len(circle) > 20 else ""
+        what = f"the items wait for each other in a circle: {' -> '.join(circle[:20])}{more}"
+        reasons.append(Reason(what=what))
     return reasons
 
 
@@ -188,7 +213,7 @@ def _draft(
     value: Any, label: str, positions: Places, prefix: tuple[Any, ...], context: Context
 ) -> tuple[Draft | None, list[Reason]]:
     def reason(what: str, loc: tuple[Any, ...]) -> Reason:
-        field = ".".join(str(x) for x in loc if not isinstance(x, int))
+        field = ".".join(str(x)[:SHOWN] for x in loc if not isinstance(x, int))
         field += "".join(f"[{x}]" for x in loc if isinstance(x, int))
         line, column = positions.nearest((*prefix, *loc))
         where = ".".join(x for x in (label, field) if x)
@@ -199,16 +224,19 @@ def _draft(
             type(value), "a number"
         )
         return None, [reason(f"an item is a JSON object with at least a prompt, this is {kind}", ())]
-    renamed = {
-        ALIASES.get(str(k), str(k)) if ALIASES.get(str(k)) not in value else str(k): v
-        for k, v in value.items()
-    }
+    if len(value) > MAX_FIELDS:
+        return None, [reason(f"has {len(value)} fields; known: {', '.join(Draft.model_fields)}", ())]
+    renamed = {str(k): v for k, v in value.items()}
+    for alias in value.keys() & ALIASES.keys():
+        if sum(ALIASES.get(k, k) == ALIASES[alias] for k in value) == 1:
+            renamed[ALIASES[alias]] = renamed.pop(alias)
     draft = None
     reasons: list[Reason] = []
     try:
         draft = Draft.model_validate(renamed)
     except ValidationError as e:
-        reasons += [_explained(x, reason) for x in e.errors(include_url=False)]
+        found = e.errors(include_url=False, include_input=False)
+        reasons += [_explained(x, reason) for x in found[: MAX_REASONS + 1]]
     except RecursionError:
         return None, [reason("is nested too deeply", ())]
     reasons += [reason(what, loc) for what, loc in _names(renamed, context)]
@@ -230,7 +258,7 @@ def _names(value: dict[str, Any], context: Context) -> list[tuple[str, tuple[Any
         found.append((f"project is missing and there is more than one; choose one of: {names}", ()))
     agents = value.get("agent", [])
     for k, agent in enumerate(
-        [agents] if isinstance(agents, str) else agents if isinstance(agents, list) else []
+        [agents] if isinstance(agents, str) else agents[:MAX_AGENTS] if isinstance(agents, list) else []
     ):
         if isinstance(agent, str) and agent not in context.agents:
             found.append(
@@ -250,9 +278,11 @@ def _explained(error: Any, reason: Any) -> Reason:
             what = f"{last} is missing" if last != "prompt" else "prompt is missing: say what is to be done"
             return reason(what, loc[:-1])  # type: ignore[no-any-return]
         case "extra_forbidden":
-            near = get_close_matches(last, (*Draft.model_fields, *ALIASES), 1)
+            if last in ALIASES:
+                return reason(f"says the same as another field, {ALIASES[last]}; keep one of them", loc)  # type: ignore[no-any-return]
+            near = get_close_matches(last[:SHOWN], (*Draft.model_fields, *ALIASES), 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(Draft.model_fields)}"
-            return reason(f"unknown field {last!r}{hint}", loc)  # type: ignore[no-any-return]
+            return reason(f"unknown field {shown(last)}{hint}", loc)  # type: ignore[no-any-return]
         case "value_error":
             return reason(str(error["ctx"]["error"]), loc)  # type: ignore[no-any-return]
         case _:
@@ -261,8 +291,6 @@ def _explained(error: Any, reason: Any) -> Reason:
 
 
 def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(name, known, 1)
+    near = get_close_matches(name[:SHOWN], known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return (
-        f"there is no {kind} {name!r} in config.yaml{hint} (there is: {', '.join(sorted(known)) or 'none'})"
-    )
+    return f"there is no {kind} {shown(name)} in config.yaml{hint} (there is: {', '.join(sorted(known)) or 'none'})"

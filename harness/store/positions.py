@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Callable
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, TypeAlias
@@ -16,13 +17,90 @@ import yaml
 Path: TypeAlias = tuple[Any, ...]
 """Keys and indexes from the root of a document to a value."""
 
-MAX_TEXT = 1 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
-_SCALAR = re.compile(r"[^\s,\]}]+")
+_SKIP = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 class Places:
-    """(line, column), 1-based, of every value of one document; found when first asked for."""
+    """(line, column), 1-based, of the values of one document; this one knows none."""
+
+    __slots__ = ()
+
+    def nearest(self, path: Path) -> tuple[int, int]:
+        """The place of a value, or of the nearest value around it that the text has; (0, 0) when unknown."""
+        return 0, 0
+
+
+NOWHERE = Places()
+
+
+def line_column(text: str, offset: int) -> tuple[int, int]:
+    """Offset in a text -> (line, column), 1-based."""
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+class JsonPlaces(Places):
+    """Of a valid JSON text whose first character stands on `first_line`.
+
+    Only what leads to a value that is asked for is looked at; the C parser skips what lies beside it.
+    """
+
+    __slots__ = ("_children", "_known", "_text")
+
+    def __init__(self, text: str, first_line: int = 1) -> None:
+        self._text = text
+        self._children: dict[int, dict[Any, int]] = {}
+        """Offset of a list or object -> offset of each of its values."""
+        self._known = [(0, first_line)]
+        """(offset, its line), sorted: the lines are counted from the nearest one."""
+
+    def nearest(self, path: Path) -> tuple[int, int]:
+        try:
+            at = _skip(self._text, 0)
+            for part in path:
+                if at not in self._children:
+                    self._children[at] = self._list(at)
+                if (below := self._children[at].get(part)) is None:
+                    break
+                at = below
+            return self._place(at)
+        except (RecursionError, IndexError, ValueError, StopIteration):
+            return 0, 0
+
+    def _list(self, at: int) -> dict[Any, int]:
+        text = self._text
+        first = text[at]
+        out: dict[Any, int] = {}
+        if first not in "{[":
+            return out
+        close = "}" if first == "{" else "]"
+        at = _skip(text, at + 1)
+        while text[at] != close:
+            key: Any = len(out)
+            if first == "{":
+                key, at = scanstring(text, at + 1, True)
+                at = _skip(text, _skip(text, at) + 1)
+            out[key] = at
+            at = _skip(text, _SKIP(text, at)[1])
+            if text[at] == ",":
+                at = _skip(text, at + 1)
+        return out
+
+    def _place(self, offset: int) -> tuple[int, int]:
+        start, line = self._known[bisect_right(self._known, (offset, 1 << 62)) - 1]
+        line += self._text.count("\n", start, offset)
+        if offset - start > 1 << 16:
+            insort(self._known, (offset, line))
+        return line, offset - self._text.rfind("\n", 0, offset)
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+class YamlPlaces(Places):
+    """Of a document that is read a second time, for its places, when the first is asked for."""
 
     __slots__ = ("_find", "_map")
 
@@ -31,89 +109,12 @@ class Places:
         self._map: dict[Path, tuple[int, int]] | None = None
 
     def nearest(self, path: Path) -> tuple[int, int]:
-        """The place of a value, or of the nearest value around it that the text has; (0, 0) when unknown."""
         if self._map is None:
             try:
                 self._map = self._find()
-            except (RecursionError, IndexError, ValueError, yaml.YAMLError):
+            except (RecursionError, ValueError, yaml.YAMLError):
                 self._map = {}
         for end in range(len(path), -1, -1):
             if (place := self._map.get(path[:end])) is not None:
                 return place
         return 0, 0
-
-
-NOWHERE = Places(dict)
-
-
-def line_column(text: str, offset: int) -> tuple[int, int]:
-    """Offset in a text -> (line, column), 1-based."""
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
-
-
-def json_places(text: str, first_line: int = 1) -> Places:
-    """Places of a valid JSON text whose first character stands on `first_line`."""
-
-    def find() -> dict[Path, tuple[int, int]]:
-        if len(text) > MAX_TEXT:
-            return {}
-        starts: dict[Path, int] = {}
-        _scan(text, _skip(text, 0), (), starts)
-        lines = [0, *(m.end() for m in re.finditer("\n", text))]
-        out = {}
-        for path, offset in starts.items():
-            row = bisect_right(lines, offset)
-            out[path] = (row + first_line - 1, offset - lines[row - 1] + 1)
-        return out
-
-    return Places(find)
-
-
-def _skip(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    return match.end() if match else at
-
-
-def _scan(text: str, at: int, path: Path, out: dict[Path, int]) -> int:
-    """Note where the value at `at` starts, and all below it; -> the offset behind it."""
-    out[path] = at
-    first = text[at]
-    if first == '"':
-        return int(scanstring(text, at + 1, True)[1])
-    if first not in "{[":
-        match = _SCALAR.match(text, at)
-        return match.end() if match else at + 1
-    close = "}" if first == "{" else "]"
-    at = _skip(text, at + 1)
-    index = 0
-    while text[at] != close:
-        key: Any = index
-        if first == "{":
-            key, at = scanstring(text, at + 1, True)
-            at = _skip(text, _skip(text, at) + 1)
-        at = _skip(text, _scan(text, at, (*path, key), out))
-        index += 1
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-    return at + 1
-
-
-def yaml_places(root: yaml.Node) -> Places:
-    """Places of a composed YAML document without aliases."""
-
-    def find() -> dict[Path, tuple[int, int]]:
-        out: dict[Path, tuple[int, int]] = {}
-        _walk(root, (), out)
-        return out
-
-    return Places(find)
-
-
-def _walk(node: yaml.Node, path: Path, out: dict[Path, tuple[int, int]]) -> None:
-    out[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            _walk(value, (*path, key.value), out)
-    elif isinstance(node, yaml.SequenceNode):
-        for k, value in enumerate(node.value):
-            _walk(value, (*path, k), out)
