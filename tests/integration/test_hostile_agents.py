@@ -479,7 +479,9 @@ def test_an_agent_cannot_disturb_reports_bells_and_the_configuration(after: Afte
 
 
 @needs_sandbox
-def test_an_agent_can_neither_read_nor_replace_the_configuration_as_it_was_validated(after: Aftermath) -> None:
+def test_an_agent_can_neither_read_nor_replace_the_configuration_as_it_was_validated(
+    after: Aftermath,
+) -> None:
     assert git(after.d.app, "show", "main:mine") == "mine"
     assert git(after.d.app, "show", "main:seen") == ""
     kept = json.loads(after.d.layout.validated.read_text())

@@ -22,7 +22,8 @@ from harness.model import Outcome
 from harness.runner import Ended, EndReason, Runner
 from harness.sessionfolder import SessionFolder
 from harness.store.attempts import Claimed
-from harness.worker.attempt import AttemptRun, Broken, Result
+from harness.worker.attempt import AttemptRun
+from harness.worker.result import Broken, Result
 from tests.hubs import Desk, desk, git, person
 from tests.stores import World
 

@@ -24,7 +24,7 @@ from harness.events import EventStream, read
 from harness.hub import GitInterrupted, Hub
 from harness.merger import FETCH_S, PUBLISH_MAX_S, SWEEP_S, Merger
 from harness.model import Outcome, Verdict
-from harness.monitor import idle_beat_s
+from harness.pace import idle_beat_s
 from harness.reports import ProjectReport
 from harness.runner import Ended, EndReason, Runner
 from harness.store import lane

@@ -15,7 +15,7 @@ from harness.coordinator.mergers import PATIENCE_S, Mergers
 from harness.events import EventStream, read
 from harness.layout import Layout
 from harness.lookout import Lookout
-from harness.monitor import MAX_BACKOFF_S
+from harness.pace import MAX_BACKOFF_S
 from harness.reports import ProjectReport
 from tests.launchers import FakeLauncher
 from tests.support import FakeClock

@@ -8,11 +8,8 @@ from hypothesis import strategies as st
 
 from harness.monitor import (
     EXIT_CONFIG,
-    FIRST_BACKOFF_S,
     HEALTHY_S,
-    IDLE_BEAT_S,
     LOOK_S,
-    MAX_BACKOFF_S,
     Bury,
     Death,
     Finding,
@@ -22,8 +19,13 @@ from harness.monitor import (
     Retire,
     SlotView,
     Start,
-    backoff_s,
     diagnose,
+)
+from harness.pace import (
+    FIRST_BACKOFF_S,
+    IDLE_BEAT_S,
+    MAX_BACKOFF_S,
+    backoff_s,
     idle_beat_s,
     limit_s,
     retry_delay_s,

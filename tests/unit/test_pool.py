@@ -15,7 +15,8 @@ from harness.coordinator.pool import Pool, Slot
 from harness.events import EventStream, read
 from harness.layout import Layout
 from harness.lookout import Lookout
-from harness.monitor import EXIT_CONFIG, HEALTHY_S, limit_s
+from harness.monitor import EXIT_CONFIG, HEALTHY_S
+from harness.pace import limit_s
 from harness.reports import AgentReport
 from harness.signals import STOP_NOW
 from tests.launchers import FakeLauncher

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from harness.errors import GitError
 from harness.events import EventStream, read
 from harness.hub import Hub
 from harness.model import End, Outcome
-from harness.monitor import idle_beat_s
+from harness.pace import idle_beat_s
 from harness.reports import AgentReport
 from harness.store import attempts
 from harness.store.cells import Standing
@@ -520,3 +521,20 @@ def test_a_process_that_cannot_use_its_configuration_says_so_by_its_exit_code(wo
     world.layout.config.write_text("v: 1\nworkrs: 3\n")
     with running(argv(world), env=environment()) as process:
         assert process.wait(60) == 78
+
+
+def test_what_carries_an_attempt_out_is_loaded_after_the_first_claim_or_in_idle_time() -> None:
+    later = (
+        "harness.hub",
+        "harness.session",
+        "harness.gates",
+        "harness.agents",
+        "harness.monitor",
+        "tempfile",
+        "uuid",
+    )
+    code = f"import sys, harness.worker.process; sys.exit(','.join({set(later)} & sys.modules.keys()) or 0)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -12,7 +12,8 @@ from harness.config import load
 from harness.errors import GitError
 from harness.events import EventStream
 from harness.model import Outcome
-from harness.worker.attempt import AttemptRun, Broken
+from harness.worker.attempt import AttemptRun
+from harness.worker.result import Broken
 from tests.stores import World
 
 CONFIG = """\
