@@ -10,7 +10,6 @@ import errno
 import fcntl
 import functools
 import os
-import secrets
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -
     `durable`: after the return it survives power loss. Otherwise it survives any crash of processes, and power loss
     may leave the old, the new, or (on some file systems) an empty file. Raises OSError; nothing is left behind then.
     """
-    private = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    private = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     fd = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         try:

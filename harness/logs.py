@@ -154,6 +154,8 @@ def rotate(path: Path, keep: int) -> None:
 
 @dataclass(slots=True)
 class _Setup:
+    """Where the lines of this process go."""
+
     process: str = ""
     level: Level = Level.INFO
     stream: IO[str] | None = None

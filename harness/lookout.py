@@ -11,7 +11,8 @@ from pathlib import Path
 
 from harness import procs
 from harness.clock import Clock
-from harness.monitor import HangWatch, Quiet, limit_s
+from harness.monitor import HangWatch, Quiet
+from harness.pace import limit_s
 from harness.procs import ProcessId
 
 

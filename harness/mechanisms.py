@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +208,8 @@ def remove_abandoned(base: Path) -> None:
 
 def _landlock_trial(stack: contextlib.ExitStack) -> _Trial:
     """Works when a file that is not opened for writing cannot be written."""
+    import tempfile  # for trials only, which are rare
+
     file = tempfile.NamedTemporaryFile(prefix="harness-trial-")  # noqa: SIM115  # closed by the stack
     stack.enter_context(file)
     refused = '! (: > "$1") 2> /dev/null'

@@ -28,7 +28,7 @@ from harness.lanehub import lane_hub
 from harness.layout import Layout
 from harness.logs import Event
 from harness.model import Verdict
-from harness.monitor import idle_beat_s
+from harness.pace import idle_beat_s
 from harness.presence import announce
 from harness.reports import ProjectReport
 from harness.runner import Runner

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import time
 from pathlib import Path
 from typing import Self
@@ -71,7 +70,7 @@ def announce(layout: Layout, name: str) -> Presence:
 def new_incarnation(name: str, wall: float) -> str:
     """``<slot>.<unix time base 36>.<random>``: a name that is never given twice, of lower-case letters, digits, - and ."""
     slot = re.sub(r"[^a-z0-9.-]+", "-", name.lower()).strip("-.") or "process"
-    return f"{slot}.{_base36(int(wall))}.{_base36(secrets.randbits(40)):0>8}"
+    return f"{slot}.{_base36(int(wall))}.{_base36(int.from_bytes(os.urandom(5))):0>8}"
 
 
 def _base36(number: int) -> str:

@@ -130,6 +130,8 @@ class Health(Part):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry(Part):
+    """How often an item is tried, and how soon again."""
+
     max_attempts: Annotated[int, Limits(strict=True, ge=1, le=1000)] = 3
     first_delay_s: Annotated[float, Limits(strict=True, ge=0, le=86_400)] = 10.0
     max_delay_s: Annotated[float, Limits(strict=True, ge=0, le=86_400)] = 300.0
@@ -137,6 +139,8 @@ class Retry(Part):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heal(Part):
+    """What happens when a gate is red."""
+
     rounds: Annotated[int, Limits(strict=True, ge=0, le=100)] = 3
     """How often a red gate goes back to the same session within one attempt."""
 
@@ -180,6 +184,8 @@ class Setup(Part):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merge(Part):
+    """How results get onto the target."""
+
     publish: Publish = Publish.PUSH
     gates: tuple[Slug, ...] = ()
     """Names of the project's gates to run again on the merged tree."""

@@ -19,7 +19,7 @@ from harness.launcher import Life, LocalHandle, LocalLauncher
 from harness.layout import Layout
 from harness.logs import Event
 from harness.lookout import Lookout, beat_of
-from harness.monitor import MAX_BACKOFF_S, backoff_s
+from harness.pace import MAX_BACKOFF_S, backoff_s
 from harness.procs import ProcessId
 from harness.reports import ProjectReport
 

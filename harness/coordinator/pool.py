@@ -20,7 +20,8 @@ from harness.launcher import Life, LocalHandle, LocalLauncher
 from harness.layout import Layout
 from harness.logs import Event
 from harness.lookout import Lookout, beat_of
-from harness.monitor import Bury, Death, Hung, Quiet, Retire, SlotView, Start, backoff_s, diagnose
+from harness.monitor import Bury, Death, Hung, Quiet, Retire, SlotView, Start, diagnose
+from harness.pace import backoff_s
 from harness.procs import ProcessId
 from harness.reports import AgentReport
 from harness.signals import STOP_NOW

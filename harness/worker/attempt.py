@@ -32,6 +32,7 @@ from harness.session import Session, Subject
 from harness.sessionfolder import SessionFolder, tail
 from harness.store.attempts import Claimed
 from harness.store.cells import spent
+from harness.worker.result import Broken, Result
 
 SETUP_STALL_S = 900.0
 _OURS_TO_BLAME = re.compile(
@@ -44,24 +45,6 @@ INFRASTRUCTURE_WAIT_S = 30.0
 
 PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
 """What this machine lacks now is no fault of the item: its attempt is given back. Every other error ends the process."""
-
-
-class Broken(Exception):
-    """The attempt goes no further: the beat said so. Not an error."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What the end of the attempt will say. `salvage`: there may be work that is in no commit of ours."""
-
-    outcome: Outcome
-    reason: str
-    sha: str | None = None
-    not_before: float | None = None
-    """Wall clock."""
-    salvage: bool = True
-    ours: bool = False
-    """Our own side could not carry it out: this worker, its worktree, the hub. Says nothing about the item."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,7 +13,9 @@ import select
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import logs, procs, reports, submitted
 from harness.atomicfs import FileLock, held
@@ -23,11 +25,10 @@ from harness.config import Config, Durability, load
 from harness.containment import Containment, Kind
 from harness.errors import ConfigError, ConflictError, HarnessError, StoreError
 from harness.events import EventStream
-from harness.hub import Hub
 from harness.layout import Layout
 from harness.logs import Event
 from harness.model import End, Outcome
-from harness.monitor import idle_beat_s, retry_delay_s
+from harness.pace import idle_beat_s, retry_delay_s
 from harness.presence import announce
 from harness.reports import AgentReport
 from harness.runner import Runner
@@ -38,7 +39,11 @@ from harness.store.cells import Actor, Standing, spent
 from harness.store.disk import Disk
 from harness.store.hints import Hints
 from harness.store.setup import open_store
-from harness.worker.attempt import AttemptRun, Broken, Result
+from harness.worker.result import Broken, Result
+
+if TYPE_CHECKING:  # what carries an attempt out is not needed to claim one
+    from harness.hub import Hub
+    from harness.worker.attempt import AttemptRun
 
 IDLE_S = 12.0
 """Mean time between two looks of an idle worker that nobody rang for; jittered by half."""
@@ -138,6 +143,7 @@ class Worker:
             return
         paused = self._paused() or self._disk_low()
         self.say(state="paused" if self._paused() else "idle")
+        import_module("harness.worker.attempt")  # while there is time: the first claim need not wait for it
         alone = not held(self.layout.coordinator_lock)
         mean = ALONE_S if alone else IDLE_S
         timeout_s = min(mean * random.uniform(0.5, 1.5), self._idle_beat_s)
@@ -238,6 +244,8 @@ class Worker:
         self._ring("coordinator")
 
     def _attempt(self, owned: Claimed) -> AttemptRun:
+        from harness.worker.attempt import AttemptRun
+
         project = self.config.projects.get(owned.item.project)
         if project is None:
             raise ConfigError(f"project {owned.item.project!r} is no longer in config.yaml")
@@ -258,6 +266,8 @@ class Worker:
 
     def _hub(self, name: str) -> Hub:
         if name not in self.hubs:
+            from harness.hub import Hub
+
             self.hubs[name] = Hub.open(
                 self.layout,
                 self.config.projects[name],
