@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, StoreError
 from harness.layout import STORE_FOLDERS, fan
 from harness.model import UID, Act, Item, Outcome, Stub, VerdictKind
 from harness.store import provenance
@@ -18,6 +19,7 @@ from harness.store.cells import Standing, look, stub_path
 from harness.store.disk import Disk
 from harness.store.invariants import Cells, broken, read_cells
 from harness.store.names import REJECTED
+from harness.store.promotion import why_waiting
 from harness.store.setup import check_format
 from harness.store.survey import Survey
 from harness.store.violations import Hubs, Repair, Violation, foreign
@@ -106,15 +108,21 @@ def _item(survey: Survey, place: str, uid: str, day: str = "") -> Iterator[Viola
         return
     survey.saw(uid, place)
     cells = read_cells(survey.disk, place, uid)
-    for invariant, name, what in broken(cells):
+    problems = broken(cells)
+    for invariant, name, what in problems:
         repair = Repair.ASIDE if invariant == "foreign" else None
         path = f"{place}/{name}" if name else place
         yield Violation(invariant=invariant, path=path, what=what, repair=repair)
     if not cells.whole or cells.item is None:
         return
     yield from _stubbed(survey, cells, place, day)
+    yield from _early(survey, cells, cells.item, place)
     if place.startswith("queue/open/"):
-        yield from _abandoned(survey, cells, place)
+        if all(
+            invariant == "foreign" for invariant, _, _ in problems
+        ):  # else nothing is done to it: a person decides
+            yield from _unfinished(cells, place)
+            yield from _abandoned(survey, cells, place)
         _note_ready(survey, uid)
     if survey.hubs and cells.item.project not in survey.unasked:
         try:
@@ -137,10 +145,7 @@ def _stubbed(survey: Survey, cells: Cells, place: str, day: str) -> Iterator[Vio
             what = f"says {stub.outcome}, but the item is not over"
             yield Violation(invariant="I6", path=stub_path(cells.uid), what=what)
         return
-    if place.startswith("queue/open/"):
-        what = f"is over ({outcome[0]}) and not archived"
-        yield Violation(invariant="finish", path=place, what=what, repair=Repair.FINISH)
-    if day and stub is None:
+    if day and not survey.has_stub(cells.uid):
         yield Violation(invariant="I6", path=place, what="is archived without a stub", repair=Repair.STUB)
     elif day and stub and stub.day != day:
         yield Violation(invariant="I6", path=place, what=f"is in archive/{day}, its stub says {stub.day}")
@@ -149,6 +154,30 @@ def _stubbed(survey: Survey, cells: Cells, place: str, day: str) -> Iterator[Vio
             f"says {stub.outcome} by attempt {stub.n}, the cells say {outcome[0]} by attempt {terminal[-1]}"
         )
         yield Violation(invariant="I6", path=stub_path(cells.uid), what=what)
+
+
+def _early(survey: Survey, cells: Cells, item: Item, place: str) -> Iterator[Violation]:
+    """I15: what left waiting/ had all that it waits for, or a person's leave. Stubs stay, so this shows for ever.
+
+    (That its time had come then shows nowhere.)
+    """
+    if not item.deps or place.startswith("queue/waiting/") or 0 in cells.grants or 0 in cells.ends:
+        return
+    try:
+        why = survey.disk.run(why_waiting(replace(item, not_before=None)))
+    except (StoreError, OSError):
+        return  # what could not be read is said where it stands
+    if why.for_:
+        what = f"left waiting/ although it waits for {', '.join(why.for_)}"
+        yield Violation(invariant="I15", path=place, what=what)
+
+
+def _unfinished(cells: Cells, place: str) -> Iterator[Violation]:
+    """A terminal cell, and the item is still in open/."""
+    terminal = cells.terminal()
+    if terminal and (outcome := cells.outcome(terminal[-1])):
+        what = f"is over ({outcome[0]}) and not archived"
+        yield Violation(invariant="finish", path=place, what=what, repair=Repair.FINISH)
 
 
 def _abandoned(survey: Survey, cells: Cells, place: str) -> Iterator[Violation]:

@@ -74,6 +74,7 @@ def _whole(survey: Survey, batch: Decision, place: str, tree: str) -> Iterator[V
         if len(where) > 1 and uid in inside:
             yield Violation(invariant="I16", path=where[-1], what=f"is also {where[0]}")
         elif not where and not survey.stub(uid):
+            survey.lost.add(uid)
             yield Violation(invariant="I16", path=place, what=f"its item {uid} is nowhere")
 
 
@@ -90,12 +91,15 @@ def rejected(survey: Survey) -> Iterator[Violation]:
                 invariant="why", path=place, what="is rejected without a reason", repair=Repair.WHY
             )
         yield from survey.read(f"{place}/why.json", Decision)
-        if survey.stub(home) is None:
+        if not survey.has_stub(home):
             yield Violation(invariant="I6", path=place, what="is rejected without a stub", repair=Repair.STUB)
 
 
 def ids(survey: Survey) -> Iterator[Violation]:
-    """Numbered without gaps; each held by an item that exists, existed, or was rejected."""
+    """Numbered without gaps; each held by an item that exists, existed, or was rejected.
+
+    An item that its batch misses is not said twice: to free its id would be to say that it never was (I16).
+    """
     for hh in survey.names("queue/ids"):
         names = survey.names(f"queue/ids/{hh}")
         for name in names:
@@ -107,7 +111,7 @@ def ids(survey: Survey) -> Iterator[Violation]:
             cell = yield from survey.read(path, Name)
             if int(k) > 1 and f"{digest}.{int(k) - 1}" not in names:
                 yield Violation(invariant="id", path=path, what=f"there is no number {int(k) - 1} before it")
-            if isinstance(cell, Name) and not _exists(survey, cell):
+            if isinstance(cell, Name) and cell.uid not in survey.lost and not _exists(survey, cell):
                 what = f"the id {cell.id!r} is held by {cell.uid}, which is nowhere"
                 yield Violation(invariant="id", path=path, what=what, repair=Repair.FREE)
 

@@ -30,6 +30,8 @@ class Survey:
     """uid -> the folders that hold it."""
     ready: dict[str, int] = field(default_factory=dict)
     """uid -> priority of every item that may be claimed now."""
+    lost: set[str] = field(default_factory=set)
+    """uids that a decided batch names and that are nowhere."""
     unasked: set[str] = field(default_factory=set)
     """Projects whose hub could not be asked."""
 
@@ -46,6 +48,10 @@ class Survey:
         except (StoreError, OSError):
             return None
         return stub if isinstance(stub, Stub) else None
+
+    def has_stub(self, uid: str) -> bool:
+        """Is there one, readable or not?"""
+        return os.path.lexists(self.disk.layout.root / stub_path(uid))
 
     def read(self, path: str, kind: type[Record]) -> Finding[Any]:
         """One record; None when it is not there, or cannot be read, which is then a violation."""
