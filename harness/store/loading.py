@@ -15,10 +15,12 @@ import yaml
 
 from harness.store.positions import NOWHERE, JsonPlaces, Path, Places, YamlPlaces, line_column
 
-MAX_ITEM = 1 << 20
-"""Bytes of a JSON drop that is one item, or of one line: 45 ms until it is stored. More is no prompt for anybody."""
+MAX_ITEM = 1 << 19
+"""Bytes of a JSON drop that is one item, or of one line: up to 25 ms until it is stored."""
 MAX_VALUES = 50_000
 """Commas, lists and objects in one JSON drop (or all lines of one)."""
+MAX_ITEM_VALUES = 25_000
+"""The same, when it is one item: its fields have limits of their own, and this is what they come to."""
 MAX_LINES = 100_000
 """Of a .jsonl file, empty ones included."""
 MAX_OUTSIDE = 1 << 19
@@ -72,17 +74,19 @@ def too_much(raw: bytes, *, lines: bool = False) -> Reason | None:
         return None
     if lines and raw.count(b"\n") > MAX_LINES:
         return Reason(what=f"has more than {MAX_LINES} lines; split it")
+    one = not lines and _ONE_ITEM.match(raw) is not None
     if len(raw) > MAX_ITEM:
+        if one:
+            return _too_long("is one item")
         if lines and max(map(len, raw.split(b"\n"))) > MAX_ITEM:
             return _too_long("has a line")
-        if not lines and _ONE_ITEM.match(raw):
-            return _too_long("is one item")
+    most = MAX_ITEM_VALUES if one else MAX_VALUES
     plain = raw.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in raw else raw
-    if plain.count(b'"') > 4 * MAX_VALUES:
-        return _too_many()
+    if plain.count(b'"') > 4 * most:
+        return _too_many(most)
     outside = b"".join(plain.split(b'"')[::2])
-    if sum(outside.count(x) for x in (b",", b"[", b"{")) > MAX_VALUES:
-        return _too_many()
+    if sum(outside.count(x) for x in (b",", b"[", b"{")) > most:
+        return _too_many(most)
     outside = outside.translate(None, b" \t\r\n")
     if len(outside) > MAX_OUTSIDE:
         return Reason(what=f"has more than {MAX_OUTSIDE >> 10} KiB of numbers and punctuation; split it")
@@ -95,14 +99,12 @@ def too_much(raw: bytes, *, lines: bool = False) -> Reason | None:
 
 def _too_long(what: str) -> Reason:
     return Reason(
-        what=f"{what} of more than {MAX_ITEM >> 20} MiB; let the prompt name a file of the repository instead"
+        what=f"{what} of more than {MAX_ITEM >> 10} KiB; let the prompt name a file of the repository instead"
     )
 
 
-def _too_many() -> Reason:
-    return Reason(
-        what=f"has more than {MAX_VALUES} values, or is nested too deeply; split it into several files"
-    )
+def _too_many(most: int) -> Reason:
+    return Reason(what=f"has more than {most} values, or is nested too deeply; split it into several files")
 
 
 def load_json(text: str, line: int = 1) -> tuple[Any, Places, Reason | None]:

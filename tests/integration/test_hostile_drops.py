@@ -108,7 +108,7 @@ def rejects() -> list[Drop]:
         text("unknown-field.json", item(promt="x", uid="../../x"), "unknown field"),
         text("id-newline.json", item(id="a\nb"), "printable"),
         text("id-nul.json", item(id="a\0b"), "NUL"),
-        text("id-long.json", item(id="x" * (1 << 19)), "id"),
+        text("id-long.json", item(id="x" * (1 << 18)), "id"),
         text("id-number.json", item(id=7), "id"),
         text("project.json", item(project="../../app"), "project"),
         text("agent.json", item(agent=f"sh -c 'touch {PWNED}'"), "agent"),
