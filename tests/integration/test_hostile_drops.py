@@ -74,7 +74,7 @@ def rejects() -> list[Drop]:
     bomb = "a: &a [x, x]\n" + "".join(f"{chr(98 + k)}: &{chr(98 + k)} [*{chr(97 + k)}]\n" for k in range(20))
     return [
         text("deep.json", "[" * DEEP + "]" * DEEP, "nested too deeply"),
-        text("deep-object.json", '{"a":' * DEEP + "1" + "}" * DEEP, "nested too deeply"),
+        text("deep-object.json", '{"a":' * (DEEP // 2) + "1" + "}" * (DEEP // 2), "nested too deeply"),
         text("deep-item.json", '{"prompt": "x", "source": {"a": ' + "[" * 200 + "]" * 200 + "}}", "nested more than"),
         text("deep.yaml", "[" * DEEP + "]" * DEEP, "nested too deeply"),
         text("big.yaml", "prompt: " + "x" * 300_000, "more than 256 KiB"),
