@@ -33,7 +33,10 @@ from harness.store.fsck import check
 from tests.daemons import Daemon, daemon, git
 from tests.support import environment, plain_environment, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("hostile_agents"),
+]  # one daemon for all of them
 
 HERE = Containment.probe()
 SANDBOXED = HERE.sandbox is not Sandbox.NONE
