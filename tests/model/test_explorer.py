@@ -9,7 +9,7 @@ from tests.model.scenarios import scenarios
 
 WHOLE = "KQUopqtwy238!$@?~^,:"
 """Small enough to be walked to the end."""
-SOME = 2_500
+SOME = 1_200
 """States of each of the others."""
 ALL = scenarios()
 
