@@ -28,7 +28,9 @@ from tests.support import make_root
 
 T = TypeVar("T")
 MORE = int(os.environ.get("HARNESS_FUZZ", "1"))
-LIMIT_S = 0.05
+LIMIT_S = 0.05 if os.environ.get("HARNESS_FUZZ") else 0.25
+"""50 ms of CPU on a machine that does nothing else; five times that in a run of everything at once, where a core that is
+shared takes its time: what is meant to be found here takes seconds."""
 CAP = 2 << 20
 """Bytes of a drop up to which the limit holds; docs/items.md says what a larger one costs."""
 CONTEXT = Context(projects={"app": ("claude",)}, agents=("claude", "shell"), max_bytes=CAP)
