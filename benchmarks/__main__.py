@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import cost, deaths, latency, looking, power, scaling
+from benchmarks.queue import ours
 from benchmarks.storm import Wrong, storm
 from benchmarks.tables import Row, machine, note, table
 
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Path, bool], list[Row]]] = {
     "load": cost.load,
     "speedup": scaling.speedup,
     "status": looking.status,
+    "queue": ours.rows,
 }
 
 

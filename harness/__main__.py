@@ -17,8 +17,13 @@ ROLES = {"merger": "harness.merger", "worker": "harness.worker.process"}
 def main() -> int:
     if "HARNESS_FAILPOINTS" in os.environ:  # to be found by the storms: never set it
         from harness import failpoints
+        from harness.errors import UsageError
 
-        failpoints.install()
+        try:
+            failpoints.install()
+        except UsageError as e:
+            print(f"harness: {e}", file=sys.stderr)  # noqa: T201 - before anything can be logged
+            return e.exit_code
     if len(sys.argv) > 1 and sys.argv[1] in ROLES:
         return _start(sys.argv[1], sys.argv[2:])
     from harness import cli

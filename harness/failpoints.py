@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from harness.errors import UsageError
 from harness.hands import LocalHands
@@ -110,13 +109,6 @@ def _merges_again() -> None:
     LaneHub.merged_as = lambda self, tip, uid, n, sha: None  # type: ignore[method-assign]
 
 
-def _skips_the_fence() -> None:
-    def swap_target(self: LaneHub, held: Any, new: str, old: str) -> str:
-        return str(self.hub.swap_target(self.hub.lane(), new, self.hub.target()))
-
-    LaneHub.swap_target = swap_target  # type: ignore[method-assign]
-
-
 def _moves_no_target() -> None:
     LaneHub.swap_target = lambda self, held, new, old: "ok"  # type: ignore[method-assign]
 
@@ -137,7 +129,6 @@ NAMES: dict[str, tuple[Callable[[], None], str, str]] = {
     "leaves-survivors": (_leaves_survivors, "storm", "what is left of an attempt is not killed"),
     "drops-hints": (_drops_hints, "storm", "hints are not made"),
     "merges-again": (_merges_again, "storm", "the target is not asked whether it holds a result"),
-    "skips-the-fence": (_skips_the_fence, "explorer", "the target moves without the lane"),
     "moves-no-target": (_moves_no_target, "storm", "merged is written, and the target stays where it is"),
     "leaves-its-private-files": (_leaves_its_private_files, "storm", "files in tmp/ are not removed"),
 }

@@ -27,7 +27,7 @@ class Record:
         out: dict[str, Any] = {"v": VERSION}
         for name in _names(type(self)):
             value = getattr(self, name)
-            if value or value is False or isinstance(value, (int, float)):
+            if value or isinstance(value, (int, float)):  # 0 and False say something, an empty text does not
                 out[name] = value if type(value) in _JSON else _plain(value)
         return out
 

@@ -14,7 +14,7 @@ from harness.cli.verb import Invocation, invoked, verb
 @click.option(
     "--until-idle",
     is_flag=True,
-    help="End when nothing is left to do: 0 all done, 1 something is parked, 75 it was ended before.",
+    help="End when nothing is left to do: 0 all done, 1 the rest needs a person, 75 it was ended before.",
 )
 @click.option(
     "--timeout",

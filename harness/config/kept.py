@@ -13,7 +13,7 @@ import os
 import stat
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import UnionType
@@ -42,7 +42,8 @@ def read(path: Path, source: Source) -> Config | None:
 
 def write(path: Path, source: Source, config: Config) -> None:
     """Keep `config`, which `source` says, for those who come later. That it cannot be kept is no failure."""
-    kept = {"v": VERSION, "source": _identity(source), "config": _plain(config), "origins": config.origins}
+    plain = asdict(config)
+    kept = {"v": VERSION, "source": _identity(source), "origins": plain.pop("origins"), "config": plain}
     with contextlib.suppress(OSError, TypeError):  # the next one validates for itself
         replace_file(path, json.dumps(kept).encode() + b"\n", durable=False, mode=0o600)
 
@@ -74,19 +75,6 @@ def _bytes(path: Path) -> bytes:
         if not ours or seen.st_size > 16 * MAX_BYTES:
             raise ValueError("not what we have written")
         return file.read()
-
-
-def _plain(value: Any) -> Any:
-    """A value of the configuration -> JSON."""
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return value
 
 
 def _value(kind: Any, data: Any) -> Any:

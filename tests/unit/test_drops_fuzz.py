@@ -1,6 +1,6 @@
 """Whatever is dropped gets an answer: nothing raises, no byte is lost, and it costs the coordinator a bounded time.
 
-`HARNESS_FUZZ=20` makes twenty times as many examples. Time is CPU time of this process, the least of three runs.
+`HARNESS_FUZZ=20` makes twenty times as many examples. Time is CPU time of this process, the least of some runs.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tests.support import make_root
 
 T = TypeVar("T")
 MORE = int(os.environ.get("HARNESS_FUZZ", "1"))
-LIMIT_S = 0.05 if os.environ.get("HARNESS_FUZZ") else 0.25
-"""50 ms of CPU on a machine that does nothing else; five times that in a run of everything at once, where a core that is
-shared takes its time: what is meant to be found here takes seconds."""
+LIMIT_S = 0.05
+TRIES = 10
+"""The least of so many runs counts: on a core that others share, one run says little."""
 CAP = 2 << 20
 """Bytes of a drop up to which the limit holds; docs/items.md says what a larger one costs."""
 CONTEXT = Context(projects={"app": ("claude",)}, agents=("claude", "shell"), max_bytes=CAP)
@@ -49,7 +49,7 @@ PLACELESS = (
 
 
 def least(run: Callable[[], T], what: str = "", limit_s: float = LIMIT_S) -> T:
-    """Run it until it was fast enough, at most three times; -> what it said the last time."""
+    """Run it until it was fast enough, at most TRIES times; -> what it said the last time."""
     spent: list[float] = []
     while True:
         before = time.process_time()
@@ -57,7 +57,7 @@ def least(run: Callable[[], T], what: str = "", limit_s: float = LIMIT_S) -> T:
         spent.append(time.process_time() - before)
         if spent[-1] < limit_s:
             return said
-        assert len(spent) < 3, f"{what}: {[round(s * 1000) for s in spent]} ms of CPU"
+        assert len(spent) < TRIES, f"{what}: {[round(s * 1000) for s in spent]} ms of CPU"
 
 
 def fits(name: str, raw: bytes, drop: Drop) -> None:
@@ -222,7 +222,7 @@ class Box:
         said = admit()
         spent = time.process_time() - before
         if spent >= LIMIT_S and len(said.items) < 50:
-            for _ in range(2):
+            for _ in range(TRIES - 1):
                 self.world.drop(name, raw)
                 before = time.process_time()
                 admit()

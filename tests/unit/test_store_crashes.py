@@ -167,7 +167,7 @@ def test_an_attempt_survives_a_kill_at_every_operation(
             assert cells["1.end"]["outcome"] in ("failed", "expired")
             assert world.standing(uid) is Standing.READY
 
-    assert everywhere(tmp_path, lambda w: w.add(id="a"), step, then) > 15
+    assert everywhere(tmp_path, lambda w: w.add(id="a"), step, then) > 18
 
 
 def test_promotion_survives_a_kill_at_every_operation(tmp_path: Path) -> None:
