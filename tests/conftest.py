@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from harness.layout import Layout
 from tests.stores import World
@@ -24,6 +26,23 @@ def pytest_configure() -> None:
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
+
+
+SHARED = ("test_hostile_agents.py", "test_hostile_drops.py")
+"""One daemon for all tests of the file, and half a minute to make it."""
+
+
+class OneDaemon(LoadScopeScheduling):
+    """Tests that share a daemon run in one process (xdist's own groups are lost with pytest 9.2, without a word)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file.endswith(SHARED) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneDaemon:
+    return OneDaemon(config, log)
 
 
 @pytest.fixture(autouse=True)

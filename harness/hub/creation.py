@@ -19,7 +19,6 @@ from harness.hub.guard import Emit, Guard
 from harness.hub.locks import HubLock, stale
 from harness.hub.refs import Refs, is_sha
 from harness.hub.refusals import (
-    ask,
     check_git,
     check_tree,
     inspect,
@@ -70,8 +69,7 @@ def open_repo(
     )
     check_git(repo)
     refuse_own_folders(repo)
-    if repo.local:
-        inspect(repo)
+    algorithm = inspect(repo) if repo.local else None
     with repo.lock.held():
         if path.exists():
             if (repo.guard.copies / "config").exists():
@@ -80,8 +78,8 @@ def open_repo(
             if repo.refs.read(repo.target) is None:
                 _adopt_target(repo)
         else:
-            _create(repo)
-    check_tree(repo, repo.target)
+            _create(repo, algorithm or _remote_hash(repo))
+    check_tree(repo)
     return repo
 
 
@@ -170,7 +168,7 @@ def _hash_of(repository: Path) -> str:
 # ---- making it -----------------------------------------------------------------------------------------------------
 
 
-def _create(repo: Repo) -> None:
+def _create(repo: Repo, algorithm: str) -> None:
     """Builds the hub beside its place, durable, and moves it there. Under the lock."""
     folder = repo.path.parent
     for old in folder.glob(f".{repo.project.name}.*.new"):
@@ -188,7 +186,6 @@ def _create(repo: Repo) -> None:
             emit=repo.emit,
             shelf=repo.shelf,
         )
-        algorithm = _upstream_hash(repo)
         new.git.unguarded(
             "init",
             "-q",
@@ -199,7 +196,7 @@ def _create(repo: Repo) -> None:
         )
         new.guard.install(_contents(repo, algorithm))
         _adopt_target(new)
-        check_tree(new, new.target)
+        check_tree(new)
         new.git("pack-refs", "--all")  # a repository with ten thousand tags: one file
         new.sync()
         draft.rename(repo.path)
@@ -244,9 +241,7 @@ def fetch(repo: Repo) -> None:
     )
 
 
-def _upstream_hash(repo: Repo) -> str:
-    if repo.local:
-        return ask(repo, "rev-parse", "--show-object-format").text
+def _remote_hash(repo: Repo) -> str:
     try:
         said = repo.git.elsewhere(repo.shelf, "ls-remote", "--heads", repo.project.path).text
     except GitCommandError as e:

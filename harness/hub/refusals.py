@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import shutil
 from pathlib import Path
 
+from harness.atomicfs import replace_file
 from harness.errors import ConfigError, TryAgainError
 from harness.hub.git import GitCommandError, Output
+from harness.hub.refs import is_sha
 from harness.hub.repo import Repo
 
 OLDEST_GIT = (2, 38)
 """The first with `git merge-tree --write-tree`."""
 
 
+_fit: set[tuple[int, ...]] = set()
+"""Programs called git that were new enough: device, inode and time of change."""
+
+
 def check_git(repo: Repo) -> None:
-    """Git is there and new enough."""
+    """Git is there and new enough. Each program is asked once."""
+    found = shutil.which("git")
+    program = os.stat(found) if found else None
+    known = (program.st_dev, program.st_ino, program.st_ctime_ns) if program else ()
+    if known in _fit:
+        return
     try:
         said = repo.git.elsewhere(repo.shelf, "version").text
     except GitCommandError as e:
         raise ConfigError(
             "git cannot be run", where="PATH", remedy=f"install git, then try: git version ({e.what})"
         ) from e
-    found = re.search(r"(\d+)\.(\d+)", said)
-    if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
+    version = re.search(r"(\d+)\.(\d+)", said)
+    if version is None or (int(version[1]), int(version[2])) < OLDEST_GIT:
         oldest = ".".join(map(str, OLDEST_GIT))
         raise ConfigError(f"{said} is too old", where="PATH", remedy=f"install git {oldest} or later")
+    _fit.add(known)
 
 
 def refuse_own_folders(repo: Repo) -> None:
@@ -50,30 +65,32 @@ def ask(repo: Repo, *args: str, ok: tuple[int, ...] = (0,)) -> Output:
     return repo.git.elsewhere(Path(repo.project.path), *args, ok=ok)
 
 
-def inspect(repo: Repo) -> None:
-    """Refuses a local path that is no repository of the kind we can work on."""
+def inspect(repo: Repo) -> str:
+    """Refuses a local path that is no repository of the kind we can work on. -> the hash that it uses."""
     path, target = repo.project.path, repo.project.target
     where = f"projects.{repo.project.name}.path"
-    try:
-        said = ask(
-            repo,
-            "rev-parse",
-            "--is-bare-repository",
-            "--is-shallow-repository",
-            "--absolute-git-dir",
-            "--show-cdup",
-        )
-    except GitCommandError as e:
-        if "dubious ownership" in e.stderr:
+    said = ask(
+        repo,
+        "rev-parse",
+        "--show-object-format",
+        "--is-bare-repository",
+        "--is-shallow-repository",
+        "--absolute-git-dir",
+        "--show-cdup",
+        f"refs/heads/{target}^{{commit}}",
+        ok=(0, 128),
+    )
+    if said.code and not said.text:
+        if "dubious ownership" in said.stderr:
             raise ConfigError(
                 f"{path} belongs to another user, git refuses to use it",
                 where=where,
                 remedy=f"git config --global --add safe.directory {path}",
-            ) from e
+            )
         raise ConfigError(
             f"{path} is not a git repository", where=where, remedy=f"git init {path}, or correct {where}"
-        ) from e
-    bare, shallow, folder, *up = said.text.split("\n")
+        )
+    algorithm, bare, shallow, folder, *up, tip = said.text.split("\n")
     if any(up) or (bare == "true" and Path(folder) != Path(path).resolve()):
         raise ConfigError(
             f"{path} lies inside of a repository, it is not the top of one",
@@ -86,9 +103,10 @@ def inspect(repo: Repo) -> None:
             where=where,
             remedy=f"git -C {path} fetch --unshallow",
         )
-    if ask(repo, "rev-parse", "--verify", "-q", f"refs/heads/{target}^{{commit}}", ok=(0, 1)).code:
+    if said.code or not is_sha(tip):
         branches = ask(repo, "for-each-ref", "--format=%(refname:short)", "refs/heads").text.split("\n")
         refuse_target(repo, [branch for branch in branches if branch])
+    return algorithm
 
 
 def refuse_target(repo: Repo, branches: list[str]) -> None:
@@ -106,24 +124,36 @@ def refuse_target(repo: Repo, branches: list[str]) -> None:
     )
 
 
-def check_tree(repo: Repo, commit: str) -> None:
-    """Refuses what a worktree of ours would not hold whole: submodules and files stored with git-lfs."""
+def check_tree(repo: Repo) -> None:
+    """Refuses what a worktree of ours would not hold whole: submodules and files stored with git-lfs.
+
+    Each tip of the target is looked through once; the last that was fit is remembered beside the hub."""
     where = f"projects.{repo.project.name}.path"
-    if repo.git("ls-tree", "--name-only", commit, "--", ".gitmodules").raw:
+    tip, last = repo.refs.read(repo.target), repo.shelf / "checked"
+    with contextlib.suppress(OSError):
+        if last.read_text(encoding="ascii", errors="replace") == tip:
+            return
+    found = repo.git(
+        "grep",
+        *("-a", "-i", "-l", "-z", "-E", r"\bfilter *= *lfs\b|^[[:blank:]]*\[submodule\b", repo.target, "--"),
+        *(":(glob)**/.gitattributes", ":(top,literal).gitmodules"),
+        ok=(0, 1),
+    )
+    files = [os.fsdecode(name).partition(":")[2] for name in found.fields()]
+    if ".gitmodules" in files:
         raise ConfigError(
             f"{repo.project.path} uses submodules, which harness does not support",
             where=where,
             remedy="use a branch without .gitmodules as `target`, or vendor the submodules (git subtree)",
         )
-    found = repo.git(
-        "grep", "-I", "-l", "-E", r"\bfilter *= *lfs\b", commit, "--", ":(glob)**/.gitattributes", ok=(0, 1)
-    )
-    if found.code == 0:
+    if files:
         raise ConfigError(
             f"{repo.project.path} stores files with git-lfs, which harness does not support",
             where=where,
             remedy="use a branch without `filter=lfs` in .gitattributes as `target`, or git lfs migrate export",
         )
+    if tip is not None:
+        replace_file(last, tip.encode(), durable=False)
 
 
 def unreachable(repo: Repo, error: GitCommandError) -> TryAgainError:

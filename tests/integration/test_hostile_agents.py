@@ -33,10 +33,7 @@ from harness.store.fsck import check
 from tests.daemons import Daemon, daemon, git
 from tests.support import environment, plain_environment, until
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.xdist_group("hostile_agents"),
-]  # one daemon for all of them
+pytestmark = pytest.mark.timeout(300)
 
 HERE = Containment.probe()
 SANDBOXED = HERE.sandbox is not Sandbox.NONE

@@ -29,10 +29,7 @@ from harness.store.fsck import check
 from tests.daemons import Daemon, daemon, git
 from tests.support import environment, plain_environment, running, until
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.xdist_group("hostile_drops"),
-]  # one daemon for all of them
+pytestmark = pytest.mark.timeout(300)
 
 DEEP = 100_000
 NOBODY = 65534
