@@ -67,7 +67,8 @@ install_lock() { # lock
         # An environment that uv made has no pip.
         "$VENV/bin/python" -I -c 'import pip' 2>/dev/null || "$VENV/bin/python" -I -m ensurepip >/dev/null
         "$VENV/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off \
-            --require-hashes --no-deps -r "$ROOT/$1"
+            --require-hashes --no-deps --no-compile -r "$ROOT/$1"
+        "$VENV/bin/python" -I -m compileall -q -j 0 "$VENV/lib" # pip itself would do it on one core
     fi
 }
 

@@ -51,8 +51,8 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     plain_environment(monkeypatch)
 
 
-IN_MEMORY = ("unit/test_store_", "integration/test_hub_")
-ON_DISK = ("integration/test_hub_sandbox",)
+IN_MEMORY = ("unit/", "integration/test_hub_")
+ON_DISK = ("integration/test_hub_sandbox", "unit/test_worker")
 """A sandbox has a /dev/shm of its own."""
 MEMORY = Path("/dev/shm")
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,21 +43,31 @@ def git(where: Path, *args: str, stdin: bytes = b"", ok: tuple[int, ...] = (0,),
     return done.stdout.decode("utf-8", "surrogateescape").strip()
 
 
-def person(folder: Path, files: dict[str, str] | None = None, *, bare: bool = False) -> Path:
-    """A repository with one commit on main. Checked out on another branch, unless bare."""
-    work = folder.with_name(folder.name + ".work") if bare else folder
-    work.mkdir(parents=True)
+@functools.cache
+def _made(files: tuple[tuple[str, str], ...], *, bare: bool) -> Path:
+    """Such a repository, made once in each process of the tests: six git commands take longer than a copy."""
+    top = tempfile.TemporaryDirectory(prefix="harness-test-", ignore_cleanup_errors=True)
+    atexit.register(top.cleanup)
+    work = Path(top.name) / "work"
+    work.mkdir()
     git(work, "init", "-q", "-b", "main")
-    for name, text in (files or {"a.txt": "one\n", "src/b.txt": "two\n"}).items():
+    for name, text in files:
         path = work / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     git(work, "add", "-A")
     git(work, "commit", "-q", "-m", "first")
     if bare:
-        git(folder.parent, "clone", "-q", "--bare", str(work), str(folder))
-    else:
-        git(work, "switch", "-q", "-c", "desk")
+        git(work, "clone", "-q", "--bare", ".", "../bare")
+        return work.parent / "bare"
+    git(work, "switch", "-q", "-c", "desk")
+    return work
+
+
+def person(folder: Path, files: dict[str, str] | None = None, *, bare: bool = False) -> Path:
+    """A repository with one commit on main. Checked out on another branch, unless bare."""
+    files = files or {"a.txt": "one\n", "src/b.txt": "two\n"}
+    shutil.copytree(_made(tuple(files.items()), bare=bare), folder, symlinks=True)
     return folder
 
 
