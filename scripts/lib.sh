@@ -60,15 +60,24 @@ stamped() { # lock
     [ -f "$VENV/stamp.$1" ] && wanted_stamp "$1" 2>/dev/null | cmp -s - "$VENV/stamp.$1"
 }
 
+pip_half() { # 0 or 1
+    "$VENV/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off \
+        --require-hashes --no-deps --no-compile -r "$VENV/half$1"
+}
+
 install_lock() { # lock
     if command -v uv >/dev/null 2>&1; then
         uv pip install --quiet --python "$VENV/bin/python" --require-hashes --no-deps --compile-bytecode -r "$ROOT/$1"
     else
         # An environment that uv made has no pip.
         "$VENV/bin/python" -I -c 'import pip' 2>/dev/null || "$VENV/bin/python" -I -m ensurepip >/dev/null
-        "$VENV/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off \
-            --require-hashes --no-deps --no-compile -r "$ROOT/$1"
-        "$VENV/bin/python" -I -m compileall -q -j 0 "$VENV/lib" # pip itself would do it on one core
+        # Two at once: pip itself uses one core, for unpacking and (without --no-compile) for compiling.
+        awk -v venv="$VENV" '/^[^ #]/ { n++ } { print > (venv "/half" n % 2) }' "$ROOT/$1"
+        pip_half 0 &
+        half=$!
+        pip_half 1 || { wait "$half"; return 1; }
+        wait "$half" || return 1
+        "$VENV/bin/python" -I -m compileall -q -j 0 "$VENV/lib"
     fi
 }
 
