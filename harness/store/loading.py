@@ -25,6 +25,8 @@ MAX_LINES = 100_000
 """Of a .jsonl file, empty ones included."""
 MAX_OUTSIDE = 1 << 19
 """Bytes of a JSON drop outside of strings and spaces: numbers, punctuation."""
+MAX_ESCAPES = 100_000
+"""Backslashes in one JSON drop that is mostly made of them: text with more than a quarter is nobody's prose or code."""
 MAX_DIGITS = 1000
 """In a row. Python's time for a number is quadratic in them."""
 MAX_YAML = 256 << 10
@@ -74,6 +76,8 @@ def too_much(raw: bytes, *, lines: bool = False) -> Reason | None:
         return None
     if lines and raw.count(b"\n") > MAX_LINES:
         return Reason(what=f"has more than {MAX_LINES} lines; split it")
+    if len(raw) > MAX_ESCAPES and raw.count(b"\\") > max(MAX_ESCAPES, len(raw) // 4):
+        return Reason(what="is more than a quarter backslashes; let the prompt name a file of the repository")
     one = not lines and _ONE_ITEM.match(raw) is not None
     if len(raw) > MAX_ITEM:
         if one:

@@ -141,8 +141,9 @@ class Worker:
     def _idle(self, bell: Bell) -> None:
         if self.signals.stops or self.signals.reload:
             return
-        paused = self._paused() or self._disk_low()
-        self.say(state="paused" if self._paused() else "idle")
+        told = self._paused()
+        paused = told or self._disk_low()
+        self.say(state="paused" if told else "idle")
         import_module("harness.worker.attempt")  # while there is time: the first claim need not wait for it
         alone = not held(self.layout.coordinator_lock)
         mean = ALONE_S if alone else IDLE_S

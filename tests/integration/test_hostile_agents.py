@@ -151,7 +151,7 @@ def attacks(at: Place) -> dict[str, str]:
         "ln -s $OLDPWD/mine config.json; cd $OLDPWD; echo mine > mine; exit 0",
         "sessions": f"cd {root}/state/sessions && rm -rf */*; echo forged > */*/summary.json; exit 0",
         # ---- the disk
-        "many-files": 'cd "$TMPDIR" && mkdir many && cd many && seq 100000 | xargs touch; exit 0',
+        "many-files": 'cd "$TMPDIR" && mkdir many && cd many && seq 20000 | xargs touch; exit 0',
         "fills-tmp": 'dd if=/dev/zero of="$TMPDIR/big" bs=1M count=64 2>/dev/null; echo "$TMPDIR" > where; exit 0',
         "read-only": 'mkdir -p ro/x "$TMPDIR/ro/x" "$HOME/ro/x"; for d in ro "$TMPDIR/ro" "$HOME/ro"; do '
         'echo x > "$d/x/f"; chmod -R a-w "$d"; chmod 0 "$d/x"; done; touch read-only; exit 0',

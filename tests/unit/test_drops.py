@@ -342,3 +342,18 @@ def test_as_deep_as_it_may_be() -> None:
 )
 def test_the_default_id_is_readable_whatever_the_file_is_called(name: str, stem: str, suffix: str) -> None:
     assert (stem_of(name), suffix_of(name)) == (stem, suffix)
+
+
+@pytest.mark.parametrize(("escapes", "refused"), [(100_000, False), (100_001, True)])
+def test_a_text_that_is_mostly_backslashes_is_refused_unread(escapes: int, refused: bool) -> None:
+    raw = b'{"prompt": "' + rb"\\" * (escapes // 2) + rb"\n" * (escapes % 2) + b'"}'
+    reasons = parse("a.json", raw, CONTEXT).reasons
+    assert ["quarter backslashes" in reason.what for reason in reasons] == [True] * refused
+
+
+def test_many_escapes_in_much_text_are_no_reason() -> None:
+    raw = json.dumps(
+        [{"prompt": "\u00e9" * 5 + "word " * 400}] * 30 + [{"prompt": "\\n" * 60_000 + "x" * 400_000}]
+    )
+    assert raw.count("\\") > 100_000
+    assert not parse("a.json", raw.encode(), CONTEXT).reasons
