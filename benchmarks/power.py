@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.checker import check, repositories
@@ -36,18 +37,27 @@ MKFS = {"ext4": ("mkfs.ext4", "-q", "-F", "-i", "8192"), "xfs": ("mkfs.xfs", "-q
 class Disk:
     """A small file system of our own, on a file."""
 
-    def __init__(self, where: Path, megabytes: int = 512, kind: str = "ext4") -> None:
+    def __init__(
+        self,
+        where: Path,
+        megabytes: int = 512,
+        kind: str = "ext4",
+        *,
+        more: Sequence[str] = (),
+        options: str = "loop",
+    ) -> None:
+        self.options = options
         self.base = Path(tempfile.mkdtemp(prefix="harness-power.", dir=where))
         self.image, self.mount = self.base / "disk.img", self.base / "mnt"
         self.mount.mkdir()
         with self.image.open("wb") as file:
             file.truncate(megabytes << 20)
-        _sh(*MKFS[kind], str(self.image))
+        sh(*MKFS[kind], *more, str(self.image))
         self.on()
 
     def on(self) -> None:
-        _sh("mount", "-o", "loop", str(self.image), str(self.mount))
-        if "shutdown" in _sh("findmnt", "-no", "OPTIONS", str(self.mount)):
+        sh("mount", "-o", self.options, str(self.image), str(self.mount))
+        if "shutdown" in sh("findmnt", "-no", "OPTIONS", str(self.mount)):
             raise RuntimeError(f"{self.mount} is still the file system that was shut down: somebody holds it")
 
     def power_off(self) -> None:
@@ -65,7 +75,7 @@ class Disk:
                 raise TimeoutError(f"{self.mount} stays busy")
             time.sleep(0.1)
         # The last process that was killed lets go of its mount namespace a moment later.
-        while _sh("losetup", "-j", str(self.image)) and time.monotonic() < deadline:
+        while sh("losetup", "-j", str(self.image)) and time.monotonic() < deadline:
             time.sleep(0.1)
 
     def close(self) -> None:
@@ -73,10 +83,10 @@ class Disk:
             with contextlib.suppress(TimeoutError):
                 self.off()
         if not os.path.ismount(self.mount):
-            _sh("rm", "-rf", "--one-file-system", str(self.base))
+            sh("rm", "-rf", "--one-file-system", str(self.base))
 
 
-def _sh(*argv: str) -> str:
+def sh(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 

@@ -183,8 +183,7 @@ def archive(actor: Actor, uid: str, day: str, mine: End | None = None) -> Step[A
         yield from ops.fsync_dir(folder)  # durable before the rename
     yield from ops.ensure_dir(f"queue/archive/{stub.day}")
     moved = yield from ops.rename(home, f"queue/archive/{stub.day}/{uid}")
-    yield from ops.fsync_dir(f"queue/archive/{stub.day}")
-    yield from ops.fsync_dir("queue/open")
+    # The move is not made durable: the stub is, so an item that a power loss brings back to open/ is only moved again.
     if moved is Moved.OK:
         yield from ops.unhint(uid)
     return Archived(stub=stub, here=moved is Moved.OK)

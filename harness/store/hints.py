@@ -53,7 +53,9 @@ class Hints:
         old = self._where.get(uid)
         _make(path, folder, f"{self._items}/{uid}/item.json")
         self._where[uid] = path
-        if old:
+        if (
+            old and old != path
+        ):  # the same: one that another process made in this very millisecond, and that was removed
             _unlink(old)
 
     def take(self, uid: str) -> bool:

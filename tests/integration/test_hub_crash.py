@@ -153,32 +153,35 @@ def test_leftovers_are_committed_once(layout: Layout, tmp_path: Path) -> None:
     assert sweep(layout, tmp_path, arrange, act, check) >= 5
 
 
+def submitted(hub: Hub) -> None:
+    submit(hub, "x-1")
+
+
+def merge(hub: Hub) -> None:
+    """What a merger does in order, with m2 first, as after a restart."""
+    sha = hub.repo.refs.read("refs/harness/attempt/x-1/1")
+    assert sha is not None
+    hub.pin("x-1", 1, sha)
+    held = hub.swap_lane(hub.lane(), f"epoch-{hub.lane().epoch}", None)
+    assert held is not None
+    old = hub.target()
+    if hub.merged_as(old, "x-1", 1, sha) is None:
+        made = hub.build_merge(old, "x-1", 1, sha, "x-1")
+        assert isinstance(made, Built)
+        hub.checkout_merged(made.sha)
+        assert hub.swap_target(held, made.sha, old) == "ok"
+    hub.refresh()
+    assert isinstance(hub.publish(), Published | UpToDate)
+
+
+def assert_merged(hub: Hub) -> None:
+    up = Path(hub.repo.project.path)
+    assert git(up, "rev-parse", "main") == hub.target()
+    assert len(git(up, "log", "--first-parent", "--merges", "--format=%H", "main").split("\n")) == 1
+
+
 def test_pin_merge_and_publish(layout: Layout, tmp_path: Path) -> None:
-    def arrange(hub: Hub) -> None:
-        submit(hub, "x-1")
-
-    def act(hub: Hub) -> None:
-        """What a merger does in order, with m2 first, as after a restart."""
-        sha = hub.repo.refs.read("refs/harness/attempt/x-1/1")
-        assert sha is not None
-        hub.pin("x-1", 1, sha)
-        held = hub.swap_lane(hub.lane(), f"epoch-{hub.lane().epoch}", None)
-        assert held is not None
-        old = hub.target()
-        if hub.merged_as(old, "x-1", 1, sha) is None:
-            made = hub.build_merge(old, "x-1", 1, sha, "x-1")
-            assert isinstance(made, Built)
-            hub.checkout_merged(made.sha)
-            assert hub.swap_target(held, made.sha, old) == "ok"
-        hub.refresh()
-        assert isinstance(hub.publish(), Published | UpToDate)
-
-    def check(hub: Hub) -> None:
-        up = Path(hub.repo.project.path)
-        assert git(up, "rev-parse", "main") == hub.target()
-        assert len(git(up, "log", "--first-parent", "--merges", "--format=%H", "main").split("\n")) == 1
-
-    assert sweep(layout, tmp_path, arrange, act, check) >= 14
+    assert sweep(layout, tmp_path, submitted, merge, assert_merged) >= 14
 
 
 @pytest.mark.parametrize("file", ["slots/agent-1.json", "slots/agent-1.index"])

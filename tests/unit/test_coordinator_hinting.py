@@ -93,6 +93,22 @@ def test_a_pause_takes_the_hints_of_a_project_back_and_its_end_rings_again(
     assert list(hinting.hints.all()) == [uid]
 
 
+def test_a_hint_that_is_made_again_in_its_own_millisecond_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time_ns", lambda: 1_800_000_000_000_000_000)
+    uid = world.add(id="a")
+    theirs, ours = Hints(world.layout), Hints(world.layout)
+    for found in list(ours.all().values()):
+        ours.drop(found[0][1])
+    theirs.add(uid, 5)
+    ((_, path),) = ours.all()[uid]
+    ours.remember(uid, path)
+    theirs.remove(uid)
+    ours.add(uid, 5)
+    assert list(ours.all()) == [uid]
+
+
 def test_a_hint_that_a_worker_removed_by_mistake_is_made_again_by_the_sweep(
     world: World, hinting: Hinting
 ) -> None:

@@ -1,0 +1,163 @@
+"""git's own system calls fail, or git dies in them: our call says so or succeeds, and made again it completes.
+
+The fault is put into one call of one git command by strace(1). By default a sample; all of them with
+
+    HARNESS_FAULTS=all ./scripts/test tests/integration/test_hub_faults.py
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.hub import Hub
+from harness.layout import Layout
+from harness.runner import Command, Ended, Runner
+from tests.hubs import Desk, desk, git, person
+from tests.integration import test_hub_crash as crash
+
+CALLS = ("openat", "write", "link", "rename", "unlink", "mkdir", "rmdir", "fsync", "ftruncate", "chdir")
+FAULTS = ("ENOSPC", "EIO", "EROFS", "EMLINK", "EACCES", "EMFILE", "SIGKILL")
+NTH = (1, 2, 5, 13)
+"""The call of its kind that fails, in one command and its children. The first openat calls are the linker's."""
+FIRST = {"openat": 12}
+SAMPLE = 6
+ALL = os.environ.get("HARNESS_FAULTS") == "all"
+
+
+def _works() -> bool:
+    strace = shutil.which("strace")
+    argv = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=chdir:error=EIO:when=1", "true"]
+    return strace is not None and subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.skipif(not _works(), reason="needs strace, and to be allowed to trace"),
+    pytest.mark.timeout(7200 if ALL else 120),
+]
+
+
+@dataclass
+class Faulty:
+    """A runner that puts a fault into its `command`-th command, counted from 0."""
+
+    runner: Runner
+    command: int
+    inject: str
+    seen: int = -1
+
+    def run(self, command: Command, /) -> Ended:
+        self.seen += 1
+        if self.seen == self.command and command.argv[0] == "git":
+            how = ("strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace=none", "-e", self.inject)
+            command = replace(command, argv=(*how, *command.argv))
+        return self.runner.run(command)
+
+
+def injections(commands: int) -> Iterator[tuple[int, str]]:
+    """(which command, what strace is told)"""
+    for command, call, fault, nth in itertools.product(range(commands), CALLS, FAULTS, NTH):
+        what = f"signal={fault}" if fault.startswith("SIG") else f"error={fault}"
+        yield command, f"inject={call}:{what}:when={FIRST.get(call, 0) + nth}"
+
+
+@dataclass(frozen=True)
+class Act:
+    arrange: Callable[[Hub], object]
+    act: Callable[[Hub], object]
+    check: Callable[[Hub], None]
+
+
+def _leftovers(hub: Hub) -> None:
+    tree = crash.prepared(hub)
+    (tree.path / "a.txt").write_text("changed\n")
+    (tree.path / "new").write_text("new\n")
+
+
+def _commit(hub: Hub) -> None:
+    tree = hub.find("agent-1")
+    assert tree is not None
+    hub.commit_leftovers(tree, "rest")
+
+
+def _committed(hub: Hub) -> None:
+    tree = hub.find("agent-1")
+    assert tree is not None
+    assert hub.status(tree).clean
+    assert git(tree.path, "log", "--format=%s").split("\n") == ["rest", "first"]
+    assert git(tree.path, "show", "HEAD:a.txt") == "changed"
+
+
+def _reused(hub: Hub) -> None:
+    crash.assert_ready(hub)
+    crash.assert_saved(hub)
+
+
+ACTS = {
+    "a new worktree": Act(lambda hub: None, crash.prepared, crash.assert_ready),
+    "a messy worktree, reused": Act(crash.messy, crash.prepared, _reused),
+    "what an agent left": Act(_leftovers, _commit, _committed),
+    "pin, merge, publish": Act(crash.submitted, crash.merge, crash.assert_merged),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_a_fault_in_git_is_said_and_the_same_call_completes_later(
+    layout: Layout, tmp_path: Path, name: str
+) -> None:
+    it = ACTS[name]
+    up = person(tmp_path / "up")
+    it.arrange(desk(layout, up).open())
+    before = tmp_path / "before"
+    for folder in (up, layout.state):
+        shutil.copytree(folder, before / folder.name, symlinks=True)
+
+    def again(at: Desk) -> Hub:
+        hub = at.open()
+        it.act(hub)
+        it.check(hub)
+        return hub
+
+    def reset() -> None:
+        for folder in (up, layout.state):
+            shutil.rmtree(folder)
+            shutil.copytree(before / folder.name, folder, symlinks=True)
+
+    dry = desk(layout, up)
+    hub = dry.open()
+    opened = len(dry.probe.calls)
+    it.act(hub)
+    it.check(hub)
+    every = list(injections(len(dry.probe.calls) - opened))
+    seed = random.randrange(1 << 32)
+    chosen = every if ALL else random.Random(seed).sample(every, SAMPLE)
+    felt = 0
+    for command, inject in chosen:
+        reset()
+        what = f"{name}: command {command}, {inject} (seed {seed})"
+        at = desk(layout, up)
+        hub = at.open()
+        at.probe.runner = Faulty(at.probe.runner, command, inject)  # type: ignore[assignment]
+        try:
+            it.act(hub)
+        except HarnessError:
+            felt += 1
+        except Exception as e:
+            raise AssertionError(f"{what}: {e!r}") from e
+        try:
+            hub = again(desk(layout, up))
+            assert git(hub.path, "fsck", "--no-dangling") == "", what
+        except BaseException as e:
+            e.add_note(what)
+            raise
+    if ALL:
+        assert felt > len(chosen) / 20, "strace puts the faults where nothing happens"
