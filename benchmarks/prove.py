@@ -72,6 +72,13 @@ PARTS = (
         r"\| .*",
     ),
     Part(
+        "sick",
+        "a disk that is full, out of inodes, or read-only in the middle of a run, and heals",
+        (*PYTHON, "benchmarks.sick", "--rounds", "10"),
+        ("--rounds", "1"),
+        r"a disk that was .*",
+    ),
+    Part(
         "power",
         "power losses of a real file system in the middle of a run, hub and target included",
         (*PYTHON, "benchmarks.power", "--losses", "50"),

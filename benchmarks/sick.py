@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.checker import check
 from benchmarks.fleet import Fleet, Process
 from benchmarks.power import Disk, possible, sh
-from benchmarks.storm import Storm
+from benchmarks.storm import Storm, published
 from benchmarks.tables import note
 
 KINDS = ("full", "inodes", "readonly")
@@ -109,6 +109,7 @@ def sick(where: Path, kind: str, *, rounds: int, seed: int) -> tuple[int, list[s
                     f"{kind}, round {k + 1} of {rounds}: {fleet.finished()} items archived; wrong: {len(wrong)}"
                 )
             storm.run(timeout_s=600)
+            fleet.until(lambda: published(fleet), 120, "everything is published")
             fleet.stop()
             wrong += check(fleet, storm.expected)
         except (TimeoutError, RuntimeError) as e:

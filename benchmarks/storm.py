@@ -227,7 +227,7 @@ def storm(
         took = it.run(timeout_s or 600 + 6 * items)
         if not fleet.started():
             fleet.start(wait_for=0)
-        fleet.until(lambda: _published(fleet), 120, "everything is published")
+        fleet.until(lambda: published(fleet), 120, "everything is published")
         fleet.stop()
         wrong = check(fleet, it.expected, it.cancelled)
         fleet.events.read()
@@ -251,7 +251,7 @@ class Wrong(Exception):
         super().__init__(f"seed {seed}: {len(wrong)} violations:\n  " + "\n  ".join(wrong[:40]))
 
 
-def _published(fleet: Fleet) -> bool:
+def published(fleet: Fleet) -> bool:
     return git(fleet.hub, "rev-parse", "main") == git(fleet.app, "rev-parse", "main")
 
 
