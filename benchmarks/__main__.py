@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cost, deaths, latency, looking, power, scaling
+from benchmarks import cost, deaths, latency, looking, overhead, power, scaling, worktrees
 from benchmarks.queue import ours
 from benchmarks.storm import Wrong, storm
 from benchmarks.tables import Row, machine, note, table
@@ -39,6 +39,10 @@ BENCHMARKS: dict[str, Callable[[Path, bool], list[Row]]] = {
     "speedup": scaling.speedup,
     "status": looking.status,
     "queue": ours.rows,
+    "overhead": overhead.overhead,
+    "wakeups": overhead.wakeups,
+    "start": overhead.start,
+    "worktrees": worktrees.rows,
 }
 
 
