@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,19 @@ from benchmarks.tables import Row, ms, note, percentile
 
 PROMPT = "date +%s.%N; echo > {name}; git add -A; git commit -q -m 'add {name}'; date +%s.%N"
 """The agent says itself when it began and when it was done."""
+
+
+WAITS = (
+    "epoll_wait",
+    "epoll_pwait",
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "futex",
+    "clock_nanosleep",
+    "restart_syscall",
+)
 
 
 def overhead(where: Path, quick: bool) -> list[Row]:
@@ -69,7 +84,8 @@ def _cpu_s(fleet: Fleet) -> float:
 
 
 def wakeups(where: Path, quick: bool) -> list[Row]:
-    """Voluntary switches of all threads of each process, as /proc counts them: each is one wake-up."""
+    """How often a process of an idle fleet returns from a wait (with strace; without it voluntary switches, which count
+    what waits for the disk in between as well), and how many workers a drop wakes (voluntary switches)."""
     seconds, drops = (20, 5) if quick else (60, 30)
     with Fleet(where, workers=8, gates=0) as fleet:
         fleet.start()
@@ -78,9 +94,8 @@ def wakeups(where: Path, quick: bool) -> list[Row]:
         fleet.until(lambda: not fleet.roles("merger"), 90, "the merger has gone")
         time.sleep(3)
         everyone = fleet.roles("coordinator") + fleet.roles("agent-")
-        before = {p: _switches(p) for p in everyone}
-        time.sleep(seconds)
-        rates = {p.role: (_switches(p) - was) / seconds for p, was in before.items()}
+        woke = _waits(everyone, seconds) if shutil.which("strace") else _switched(everyone, seconds)
+        rates = {p.role: n / seconds for p, n in woke.items()}
         workers = [p for p in everyone if p.role != "coordinator"]
         woken: list[int] = []
         for k in range(drops):
@@ -111,6 +126,39 @@ def wakeups(where: Path, quick: bool) -> list[Row]:
 
 def _finished(fleet: Fleet, items: int) -> Callable[[], bool]:
     return lambda: fleet.finished() == items
+
+
+def _waits(processes: list[Process], seconds: float) -> dict[Process, int]:
+    """Returns from epoll_wait(2) and the like, of all threads."""
+    found: dict[Process, int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        tracers = []
+        for p in processes:
+            argv = [
+                "strace",
+                "-f",
+                "-o",
+                f"{folder}/{p.pid}",
+                "-e",
+                f"trace={','.join(WAITS)}",
+                "-p",
+                str(p.pid),
+            ]
+            tracers.append(subprocess.Popen(argv, stderr=subprocess.DEVNULL))
+        time.sleep(seconds)
+        for tracer in tracers:
+            tracer.terminate()
+            tracer.wait()
+        for p in processes:
+            lines = Path(f"{folder}/{p.pid}").read_text().splitlines()
+            found[p] = sum(" = " in line and "FUTEX_WAKE" not in line for line in lines)
+    return found
+
+
+def _switched(processes: list[Process], seconds: float) -> dict[Process, int]:
+    before = {p: _switches(p) for p in processes}
+    time.sleep(seconds)
+    return {p: _switches(p) - was for p, was in before.items()}
 
 
 def _switches(process: Process) -> int:
