@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmarks.checker import check, repositories
 from benchmarks.fleet import Fleet
-from benchmarks.storm import Storm
+from benchmarks.storm import Storm, published
 from benchmarks.tables import Row, note
 
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, the same number as XFS_IOC_GOINGDOWN
@@ -154,6 +154,7 @@ def _all(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random, number: 
         if wrong:
             return wrong  # what is built on it would be wrong too
     storm.run(timeout_s=600)
+    fleet.until(lambda: published(fleet), 120, "everything is published")
     fleet.stop()
     return check(fleet, storm.expected)
 

@@ -45,6 +45,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneDaem
     return OneDaemon(config, log)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("cov_source", None):
+        for item in items:
+            if item.get_closest_marker("uncovered"):
+                item.add_marker(
+                    pytest.mark.skip(reason="measures time or imports, and coverage adds to both")
+                )
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fixtures of a whole module are made before this one, and call `plain_environment` themselves."""

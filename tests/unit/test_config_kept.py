@@ -251,6 +251,7 @@ def test_it_lies_where_no_agent_may_read_or_write(tmp_path: Path) -> None:
     assert any(layout.validated.is_relative_to(closed) for closed in layout.closed)
 
 
+@pytest.mark.uncovered
 def test_workers_and_mergers_load_neither_what_validates_nor_what_draws(path: Path, cache: Path) -> None:
     config.load(path, cache=cache)
     code = (

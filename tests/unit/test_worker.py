@@ -523,6 +523,7 @@ def test_a_process_that_cannot_use_its_configuration_says_so_by_its_exit_code(wo
         assert process.wait(60) == 78
 
 
+@pytest.mark.uncovered
 def test_what_carries_an_attempt_out_is_loaded_after_the_first_claim_or_in_idle_time() -> None:
     later = (
         "harness.hub",
