@@ -77,7 +77,7 @@ install_lock() { # lock
         half=$!
         pip_half 1 || { wait "$half"; return 1; }
         wait "$half" || return 1
-        "$VENV/bin/python" -I -m compileall -q -j 0 "$VENV/lib"
+        "$VENV/bin/python" -I -m compileall -q -j 0 "$VENV/lib" || :
     fi
 }
 

@@ -6,9 +6,7 @@ config.yaml. USR1: write the state and all stacks to the log. The watchdog ping 
 
 from __future__ import annotations
 
-import errno
 import faulthandler
-import os
 import signal
 import sys
 import time
@@ -40,9 +38,6 @@ from harness.signals import Signals
 from harness.store.cells import Actor, Standing
 from harness.store.disk import Disk
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-REST_S = 1.0
-"""Between two tries on a full disk."""
 SWEEP_S = 2.0
 SWEEP_SHARE = 50
 """A sweep that takes t seconds is made no more often than every SWEEP_SHARE * t."""
@@ -83,8 +78,6 @@ class Coordinator:
     state: str = "starting"
     swept: float = float("-inf")
     sweep_s: float = SWEEP_S
-    full: bool = False
-    """The disk had no room in the last tick."""
     was_idle: bool = False
     """The end of --until-idle: nothing moved any more."""
     timed_out: bool = False
@@ -102,46 +95,20 @@ class Coordinator:
         self.state = "running"
         self.notifier.ready()
         while True:
-            try:
-                if (code := self._tick()) is not None:
-                    return code
-            except OSError as e:
-                if e.errno not in FULL or self.state != "running" or self.ending.asked != NO:
-                    raise
-                self._rest(e)
-            else:
-                self._wait()
-
-    def _tick(self) -> int | None:
-        """Everything there is to do now. -> the exit code, when it is time to go"""
-        self._drain_signals()
-        self._reap()
-        self._admit()
-        self._look()
-        self._promote()
-        self._hint()
-        self._merge()
-        self._fill()
-        self.news.save()
-        self.say()
-        self.full = False
-        self.notifier.watchdog()
-        return self._finished()
-
-    def _rest(self, e: OSError) -> None:
-        """The disk is full: what was begun is left as a crash would leave it, and all of it looked at again a little later.
-
-        To end would help nobody: whoever is started next cannot do more, and the workers go on meanwhile.
-        """
-        if not self.full:
-            self.full = True
-            room = os.statvfs(self.layout.queue)
-            free_mb = room.f_bavail * room.f_frsize >> 20
-            self.events.emit(Event.DISK_LOW, free_mb=free_mb, free_inodes=room.f_favail, reason=str(e))
-        self.swept = float("-inf")
-        self.notifier.watchdog()
-        self.bell.wait(REST_S, (self.signals.wake_fd,))
-        self.bell.drain()
+            self._drain_signals()
+            self._reap()
+            self._admit()
+            self._look()
+            self._promote()
+            self._hint()
+            self._merge()
+            self._fill()
+            self.news.save()
+            self.say()
+            self.notifier.watchdog()
+            if (code := self._finished()) is not None:
+                return code
+            self._wait()
 
     def _wait(self) -> None:
         """Until something happens, or the next thing is due."""

@@ -69,17 +69,22 @@ def inspect(repo: Repo) -> str:
     """Refuses a local path that is no repository of the kind we can work on. -> the hash that it uses."""
     path, target = repo.project.path, repo.project.target
     where = f"projects.{repo.project.name}.path"
-    said = ask(
-        repo,
-        "rev-parse",
-        "--show-object-format",
-        "--is-bare-repository",
-        "--is-shallow-repository",
-        "--absolute-git-dir",
-        "--show-cdup",
-        f"refs/heads/{target}^{{commit}}",
-        ok=(0, 128),
-    )
+    try:
+        said = ask(
+            repo,
+            "rev-parse",
+            "--show-object-format",
+            "--is-bare-repository",
+            "--is-shallow-repository",
+            "--absolute-git-dir",
+            "--show-cdup",
+            f"refs/heads/{target}^{{commit}}",
+            ok=(0, 128),
+        )
+    except GitCommandError as e:  # a file, a folder that may not be entered
+        raise ConfigError(
+            f"{path} is not a git repository", where=where, remedy=f"git init {path}, or correct {where}"
+        ) from e
     if said.code and not said.text:
         if "dubious ownership" in said.stderr:
             raise ConfigError(
@@ -135,7 +140,7 @@ def check_tree(repo: Repo) -> None:
             return
     found = repo.git(
         "grep",
-        *("-a", "-i", "-l", "-z", "-E", r"\bfilter *= *lfs\b|^[[:blank:]]*\[submodule\b", repo.target, "--"),
+        *("-a", "-i", "-l", "-z", "-E", r"\bfilter *= *lfs\b|\[submodule\b", repo.target, "--"),
         *(":(glob)**/.gitattributes", ":(top,literal).gitmodules"),
         ok=(0, 1),
     )
@@ -153,7 +158,8 @@ def check_tree(repo: Repo) -> None:
             remedy="use a branch without `filter=lfs` in .gitattributes as `target`, or git lfs migrate export",
         )
     if tip is not None:
-        replace_file(last, tip.encode(), durable=False)
+        with contextlib.suppress(OSError):  # a full disk: it is looked through again
+            replace_file(last, tip.encode(), durable=False)
 
 
 def unreachable(repo: Repo, error: GitCommandError) -> TryAgainError:

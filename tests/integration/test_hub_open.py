@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from dataclasses import replace
@@ -258,3 +259,28 @@ def test_a_missing_git_is_said(layout: Layout, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(ConfigError, match="install git"):
         at.open()
+
+
+@pytest.mark.parametrize("text", ['\ufeff[submodule "x"]\n\tpath = x\n', '[core][Submodule "x"]\n'])
+def test_submodules_are_found_however_they_are_written(layout: Layout, tmp_path: Path, text: str) -> None:
+    up = person(tmp_path / "up", {"a.txt": "one\n", ".gitmodules": text})
+    with pytest.raises(ConfigError, match="submodules"):
+        desk(layout, up).open()
+
+
+def test_a_file_is_no_repository(layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "up").write_text("")
+    with pytest.raises(ConfigError, match="not a git repository"):
+        desk(layout, tmp_path / "up").open()
+
+
+def test_a_disk_that_is_full_keeps_no_hub_from_being_opened(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = desk(layout, person(tmp_path / "up"))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("harness.hub.refusals.replace_file", full)
+    assert at.open().target()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from harness import presence, reports
 from harness.bell import Bell
 from harness.config import load
 from harness.coordinator import start
-from harness.coordinator.ending import DRAIN
 from harness.coordinator.mergers import _Known
 from harness.coordinator.pool import Slot
 from harness.coordinator.process import Coordinator
@@ -217,43 +215,6 @@ def test_of_all_who_finish_an_item_one_says_so(coordinator: Coordinator, world: 
     world.end(world.claim(other), Outcome.CANCELLED)
     sweep(coordinator, world)
     assert [e["uid"] for e in events(coordinator, "item_finished")] == [other]
-
-
-def test_a_full_disk_ends_nobody_and_everything_is_looked_at_when_there_is_room(
-    coordinator: Coordinator, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uid = world.add(id="a")
-    sweep(coordinator, world)
-    world.end(world.claim(uid), Outcome.CANCELLED)
-    real, tries = Coordinator._look, []
-
-    def look(it: Coordinator) -> None:
-        tries.append(it.swept)
-        if len(tries) < 3:
-            raise OSError(errno.ENOSPC, "No space left on device", "queue/tmp/x")
-        it.ending.ask(DRAIN)
-        real(it)
-
-    monkeypatch.setattr(Coordinator, "_look", look)
-    monkeypatch.setattr(Bell, "wait", lambda *_: ())
-    monkeypatch.setattr(Coordinator, "_recover", lambda _: None)  # was done, by the fixture
-    monkeypatch.setattr(Coordinator, "target", lambda _: 0)
-    assert coordinator.run() == 0
-    assert world.where(uid) == ["archive"]
-    assert len(events(coordinator, "disk_low")) == 1
-
-
-def test_a_full_disk_does_not_keep_from_going(
-    coordinator: Coordinator, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def look() -> None:
-        coordinator.ending.ask(DRAIN)
-        raise OSError(errno.ENOSPC, "No space left on device", "queue/tmp/x")
-
-    monkeypatch.setattr(Coordinator, "_recover", lambda _: None)
-    monkeypatch.setattr(Coordinator, "_look", lambda _: look())
-    with pytest.raises(OSError, match="No space"):
-        coordinator.run()
 
 
 # ---- idle ------------------------------------------------------------------------------------------------------------
