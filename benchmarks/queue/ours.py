@@ -110,8 +110,8 @@ def _work(store: Store, k: int, barrier: Barrier, out: Any) -> None:
     disk.close()
 
 
-def run(folder: Path, *, durable: bool, workers: int, items: int) -> Run:
-    """One run on a fresh store below `folder`, which is removed."""
+def run(folder: Path, *, durable: bool, workers: int, items: int, keep: bool = False) -> Run:
+    """One run on a fresh store below `folder`, which is removed, unless `keep`."""
     base = Path(tempfile.mkdtemp(dir=folder))
     try:
         store = Store(base, durable=durable)
@@ -128,7 +128,8 @@ def run(folder: Path, *, durable: bool, workers: int, items: int) -> Run:
             missing=items - len(archived & ran.keys()),
         )
     finally:
-        shutil.rmtree(base)
+        if not keep:
+            shutil.rmtree(base)
 
 
 def spread(workers: int, target: Callable[[int, Barrier, Any], None]) -> list[Any]:
