@@ -163,11 +163,7 @@ def _one(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random) -> list[
     """Run for a while, lose power, come back. -> what is wrong before anything was recovered."""
     fleet.start(wait_for=0)
     fleet.until((fleet.queue / "open").is_dir, 60, "the store is there")
-    goal = fleet.finished() + chance.randrange(1, 5)
-    deadline = time.monotonic() + 60
-    while fleet.finished() < goal and time.monotonic() < deadline:
-        storm.feed()
-        time.sleep(0.02)
+    storm.some(chance.randrange(1, 5))
     time.sleep(chance.uniform(0, 1.5))
     disk.power_off()
     fleet.kill_all()

@@ -128,11 +128,7 @@ def _round(fleet: Fleet, storm: Storm, disk: SickDisk, chance: random.Random, ki
     if not fleet.started():
         fleet.start(wait_for=0)
         fleet.until((fleet.queue / "open").is_dir, 60, "the store is there")
-    goal = min(fleet.finished() + chance.randrange(1, ITEMS_PER_ROUND), storm.items)
-    deadline = time.monotonic() + 60
-    while fleet.finished() < goal and time.monotonic() < deadline:
-        storm.feed()
-        time.sleep(0.02)
+    storm.some(chance.randrange(1, ITEMS_PER_ROUND))
     storm.feed()
     time.sleep(chance.uniform(0, 0.7))
     hold_s = chance.uniform(1, 4)

@@ -95,6 +95,14 @@ class Storm:
             command.wait(60)
         return time.monotonic() - began
 
+    def some(self, items: int) -> None:
+        """Feeds until so many more items are finished, for a minute at most."""
+        goal = min(self.fleet.finished() + items, self.items)
+        deadline = time.monotonic() + 60
+        while self.fleet.finished() < goal and time.monotonic() < deadline:
+            self.feed()
+            time.sleep(0.02)
+
     # ---- work --------------------------------------------------------------------------------------------------------
 
     def feed(self) -> None:

@@ -56,7 +56,9 @@ class Store:
         open_store(self.layout, durable=durable)
 
     def actor(self, name: str) -> Actor:
-        return Actor(Identity(incarnation=f"{name}.{os.getpid()}.x", name=name, host="here", root="r", pid=os.getpid()))
+        return Actor(
+            Identity(incarnation=f"{name}.{os.getpid()}.x", name=name, host="here", root="r", pid=os.getpid())
+        )
 
     def disk(self, start: int = 0) -> Disk:
         clock = SystemClock()

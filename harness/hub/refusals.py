@@ -69,6 +69,9 @@ def inspect(repo: Repo) -> str:
     """Refuses a local path that is no repository of the kind we can work on. -> the hash that it uses."""
     path, target = repo.project.path, repo.project.target
     where = f"projects.{repo.project.name}.path"
+    none = ConfigError(
+        f"{path} is not a git repository", where=where, remedy=f"git init {path}, or correct {where}"
+    )
     try:
         said = ask(
             repo,
@@ -82,9 +85,7 @@ def inspect(repo: Repo) -> str:
             ok=(0, 128),
         )
     except GitCommandError as e:  # a file, a folder that may not be entered
-        raise ConfigError(
-            f"{path} is not a git repository", where=where, remedy=f"git init {path}, or correct {where}"
-        ) from e
+        raise none from e
     if said.code and not said.text:
         if "dubious ownership" in said.stderr:
             raise ConfigError(
@@ -92,9 +93,7 @@ def inspect(repo: Repo) -> str:
                 where=where,
                 remedy=f"git config --global --add safe.directory {path}",
             )
-        raise ConfigError(
-            f"{path} is not a git repository", where=where, remedy=f"git init {path}, or correct {where}"
-        )
+        raise none
     algorithm, bare, shallow, folder, *up, tip = said.text.split("\n")
     if any(up) or (bare == "true" and Path(folder) != Path(path).resolve()):
         raise ConfigError(

@@ -94,12 +94,13 @@ def assert_saved(hub: Hub) -> None:
     assert git(hub.path, "rev-parse", "--verify", "-q", "refs/stash", ok=(0, 1)) == ""
 
 
-def test_a_messy_worktree_reused(layout: Layout, tmp_path: Path) -> None:
-    def check(hub: Hub) -> None:
-        assert_ready(hub)
-        assert_saved(hub)
+def assert_reused(hub: Hub) -> None:
+    assert_ready(hub)
+    assert_saved(hub)
 
-    assert sweep(layout, tmp_path, messy, prepared, check) >= 12
+
+def test_a_messy_worktree_reused(layout: Layout, tmp_path: Path) -> None:
+    assert sweep(layout, tmp_path, messy, prepared, assert_reused) >= 12
 
 
 def test_salvage(layout: Layout, tmp_path: Path) -> None:
@@ -132,25 +133,28 @@ def test_a_worktree_with_a_nested_repository(layout: Layout, tmp_path: Path) -> 
     assert sweep(layout, tmp_path, arrange, prepared, check) >= 12
 
 
+def leftovers(hub: Hub) -> None:
+    tree = prepared(hub)
+    (tree.path / "a.txt").write_text("changed\n")
+    (tree.path / "new").write_text("new\n")
+
+
+def commit_rest(hub: Hub) -> None:
+    tree = hub.find("agent-1")
+    assert tree is not None
+    hub.commit_leftovers(tree, "rest")
+
+
+def assert_committed(hub: Hub) -> None:
+    tree = hub.find("agent-1")
+    assert tree is not None
+    assert hub.status(tree).clean
+    assert git(tree.path, "log", "--format=%s").split("\n") == ["rest", "first"]
+    assert git(tree.path, "show", "HEAD:a.txt") == "changed"
+
+
 def test_leftovers_are_committed_once(layout: Layout, tmp_path: Path) -> None:
-    def arrange(hub: Hub) -> None:
-        tree = prepared(hub)
-        (tree.path / "a.txt").write_text("changed\n")
-        (tree.path / "new").write_text("new\n")
-
-    def act(hub: Hub) -> None:
-        tree = hub.find("agent-1")
-        assert tree is not None
-        hub.commit_leftovers(tree, "rest")
-
-    def check(hub: Hub) -> None:
-        tree = hub.find("agent-1")
-        assert tree is not None
-        assert hub.status(tree).clean
-        assert git(tree.path, "log", "--format=%s").split("\n") == ["rest", "first"]
-        assert git(tree.path, "show", "HEAD:a.txt") == "changed"
-
-    assert sweep(layout, tmp_path, arrange, act, check) >= 5
+    assert sweep(layout, tmp_path, leftovers, commit_rest, assert_committed) >= 5
 
 
 def submitted(hub: Hub) -> None:

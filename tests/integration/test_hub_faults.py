@@ -77,35 +77,10 @@ class Act:
     check: Callable[[Hub], None]
 
 
-def _leftovers(hub: Hub) -> None:
-    tree = crash.prepared(hub)
-    (tree.path / "a.txt").write_text("changed\n")
-    (tree.path / "new").write_text("new\n")
-
-
-def _commit(hub: Hub) -> None:
-    tree = hub.find("agent-1")
-    assert tree is not None
-    hub.commit_leftovers(tree, "rest")
-
-
-def _committed(hub: Hub) -> None:
-    tree = hub.find("agent-1")
-    assert tree is not None
-    assert hub.status(tree).clean
-    assert git(tree.path, "log", "--format=%s").split("\n") == ["rest", "first"]
-    assert git(tree.path, "show", "HEAD:a.txt") == "changed"
-
-
-def _reused(hub: Hub) -> None:
-    crash.assert_ready(hub)
-    crash.assert_saved(hub)
-
-
 ACTS = {
     "a new worktree": Act(lambda hub: None, crash.prepared, crash.assert_ready),
-    "a messy worktree, reused": Act(crash.messy, crash.prepared, _reused),
-    "what an agent left": Act(_leftovers, _commit, _committed),
+    "a messy worktree, reused": Act(crash.messy, crash.prepared, crash.assert_reused),
+    "what an agent left": Act(crash.leftovers, crash.commit_rest, crash.assert_committed),
     "pin, merge, publish": Act(crash.submitted, crash.merge, crash.assert_merged),
 }
 
