@@ -197,7 +197,7 @@ class Merger:
         Bell(self.layout.bell("coordinator")).ring()
 
     def _finish(self, uid: str) -> None:
-        done = self.disk.run(attempts.archive(self.actor, uid, day(self.clock.wall())))
+        done = self.disk.run(attempts.archive(uid))
         if done and done.here:
             self.events.emit(Event.ITEM_FINISHED, uid=uid, outcome=done.stub.outcome, sha=done.stub.sha)
 

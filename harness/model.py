@@ -17,9 +17,19 @@ from harness.record import Record as Record  # noqa: PLC0414 - re-exported
 from harness.record import dump as dump  # noqa: PLC0414 - re-exported
 
 SLUG = re.compile(r"[a-z0-9-]{1,40}\Z")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?=T)")
 UID = re.compile(r"[a-z0-9][a-z0-9-]{1,63}\Z")
 MAX_RELEASES = 20
 """More released ends than this after the last grant park an item (PROTOCOL, section 4)."""
+
+
+LONG_AGO = "1970-01-01T00:00:00Z"
+"""The time of what was decided at an unknown one."""
+
+
+def date_of(moment: str) -> str:
+    """RFC 3339 -> its date, for a path; of what is no such time, that of LONG_AGO."""
+    return (_DATE.match(moment) or _DATE.match(LONG_AGO) or [""])[0]
 
 
 def slug(text: str) -> str:
@@ -225,15 +235,34 @@ class Grant(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stub(Record):
-    """`done/<hh>/<uid>`: what became of a finished item; outlives the archive's roll-up."""
+    """`done/<hh>/<uid>`: what became of a finished item; outlives the archive's roll-up.
+
+    Never written: it is a further name of the cell that is terminal (an end, a verdict, a rejection), read this way.
+    """
 
     what: ClassVar[str] = "stub"
-    uid: str
     outcome: str
     """``done``, ``merged``, ``cancelled`` or ``rejected``."""
     n: int = 0
     sha: str | None = None
     day: str = ""
+    """The folder of the archive it belongs to: the date, UTC, when it was decided. "" of a rejection."""
+
+    @classmethod
+    def from_record(cls, data: object, where: object = None) -> Stub:
+        """Raises UnreadableRecordError, as the cell that it is would."""
+        if isinstance(data, Mapping) and "rejected" in data:
+            return cls(outcome=State.REJECTED.value)
+        if isinstance(data, Mapping) and "outcome" in data:
+            return cls.of(End.from_record(data, where))
+        return cls.of(Verdict.from_record(data, where))
+
+    @classmethod
+    def of(cls, cell: End | Verdict) -> Stub:
+        """What a terminal cell says."""
+        if isinstance(cell, End):
+            return cls(outcome=cell.outcome.value, n=cell.n, sha=cell.sha, day=date_of(cell.ended_at))
+        return cls(outcome=cell.kind.value, n=cell.n, sha=cell.merged, day=date_of(cell.judged_at))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from tests.support import FakeClock
 
 T = TypeVar("T")
 DAY = "2027-01-15"
+MOMENT = f"{DAY}T08:00:00.000Z"
 CONTEXT = Context(projects={"app": ("claude",)}, agents=("claude", "shell"))
 _SERIAL = itertools.count()
 
@@ -228,7 +229,7 @@ class World:
     def actor(self, name: str) -> Actor:
         k = next(_SERIAL)
         identity = Identity(incarnation=f"{name}.{k}.x", name=name, host="here", root="r", pid=1000 + k)
-        return Actor(identity, lambda: "2027-01-15T08:00:00.000Z")
+        return Actor(identity, lambda: MOMENT)
 
     def proc(self, step: Step[T]) -> Proc[T]:
         return Proc(self.new_disk(), step)
@@ -322,7 +323,7 @@ class World:
         return self.run(operators.retry(self.me, uid, "me", "", extra=extra))
 
     def finish(self, uid: str) -> Stub | None:
-        return self.run(attempts.finish(self.me, uid, DAY))
+        return self.run(attempts.finish(uid))
 
     def promote(self, uid: str) -> promotion.Waiting | None:
         item = self.disk.do_read(f"queue/waiting/{uid}/item.json", Item)
@@ -370,12 +371,12 @@ class World:
             while (seen := disk.run(look(uid))).standing is Standing.SUBMITTED:
                 disk.run(lane.judge(me, "app", uid, seen.n))
             if seen.standing is Standing.OVER:
-                disk.run(attempts.finish(me, uid, DAY))
+                disk.run(attempts.finish(uid))
         disk.close()
 
 
 def end_record(n: int, outcome: Outcome, sha: str | None = None, **more: Any) -> End:
-    return End(n=n, outcome=outcome, by="agent-1", sha=sha, **more)
+    return End(n=n, outcome=outcome, by="agent-1", sha=sha, ended_at=MOMENT, **more)
 
 
 def killed_everywhere(

@@ -103,9 +103,9 @@ def _work(store: Store, k: int, barrier: Barrier, out: Any) -> None:
                 continue
             found = True
             ran.append(uid)
-            end = End(n=got.n, outcome=Outcome.DONE, by=me.name)
+            end = End(n=got.n, outcome=Outcome.DONE, by=me.name, ended_at=f"{DAY}T12:00:00Z")
             disk.run(attempts.end(me, got, end))
-            disk.run(attempts.archive(me, uid, DAY, end))
+            disk.run(attempts.archive(uid, end))
         if not found:
             break
     out.put((ran, lost, began, time.perf_counter()))

@@ -54,7 +54,7 @@ def cancel(desk: Desk, name: str, why: str = "") -> Acted:
 
     answer = desk.disk.run(operators.cancel(desk.actor, seen.uid, desk.by, why, judge))
     _check(desk, seen, answer, "cancel")
-    desk.disk.run(finish(desk.actor, seen.uid, desk.today()))
+    desk.disk.run(finish(seen.uid))
     desk.emit(Event.ITEM_CANCELLED, uid=seen.uid, id=seen.id, n=answer.n or None, why=why or None)
     desk.ring()
     return _acted(desk, seen, "cancel", answer)

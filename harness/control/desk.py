@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness import procs, reports, status
 from harness.bell import Bell
-from harness.clock import Clock, SystemClock, day, rfc3339
+from harness.clock import Clock, SystemClock, rfc3339
 from harness.errors import StoreError
 from harness.layout import PHASES, Layout
 from harness.logs import Event, Level
@@ -73,9 +73,6 @@ class Desk:
     def stamp(self) -> str:
         """Now, as records say it."""
         return rfc3339(self.clock.wall())
-
-    def today(self) -> str:
-        return day(self.clock.wall())
 
     @functools.cached_property
     def config(self) -> Config:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.clock import Clock, day
+from harness.clock import Clock
 from harness.coordinator.index import Entry, Index
 from harness.coordinator.news import News
 from harness.errors import UnreadableRecordError
@@ -79,7 +79,7 @@ class Following:
             self.news.parked(entry)
 
     def _finish(self, entry: Entry) -> None:
-        finished = self.disk.run(attempts.archive(self.actor, entry.uid, day(self.clock.wall())))
+        finished = self.disk.run(attempts.archive(entry.uid))
         self.index.look_at(entry.uid)
         if finished is None:
             return

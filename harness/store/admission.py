@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.model import Item, Record, Stub, slug
+from harness.model import Item, Record, slug
 from harness.store import batches, names, ops
-from harness.store.cells import Actor, publish, stub_path, waits
+from harness.store.cells import Actor, publish, set_stub, waits
 from harness.store.decisions import Decided, Decision, snapshot
 from harness.store.drops import Context, Drop, stem_of, suffix_of
 from harness.store.ops import Linked, Moved, Step
@@ -100,7 +100,7 @@ def admit(actor: Actor, home: str, context: Context, day: str) -> Step[Admission
     yield from ops.fsync_dir(folder)  # help: the decision outlives what follows from it
     decision = many if many is not None else one
     if isinstance(decision, Decision) and decision.rejected:
-        yield from _put_aside(actor, home, "batch" if many is not None else "item.json")
+        yield from _put_aside(home, "batch" if many is not None else "item.json")
         return Admission(drop=home, name=name, rejected=decision.rejected, exists=decision.exists)
     if isinstance(decision, Item):
         phase = yield from _place(decision, folder)
@@ -143,7 +143,7 @@ def _place(item: Item, source: str) -> Step[str]:
     return phase
 
 
-def _put_aside(actor: Actor, home: str, cell: str) -> Step[None]:
+def _put_aside(home: str, cell: str) -> Step[None]:
     """T2r: the stub first (it frees the ids that were taken for it), then rejected/, with the reasons as why.json."""
     folder = f"queue/incoming/{home}"
     decision = yield from ops.read(f"{folder}/{cell}", Decision)
@@ -153,9 +153,7 @@ def _put_aside(actor: Actor, home: str, cell: str) -> Step[None]:
     reply = yield from ops.link(f"{folder}/{cell}", why)
     if reply is Linked.UNKNOWN and not (yield from ops.same(f"{folder}/{cell}", why)):
         yield from ops.die("link", why)
-    stub = stub_path(home)
-    yield from ops.ensure_dir(stub.rsplit("/", 1)[0])
-    yield from publish(actor, "stub", Stub(uid=home, outcome=names.REJECTED), stub)
+    yield from set_stub(home, f"{folder}/{cell}")
     yield from ops.fsync_dir(folder)
     yield from ops.rename(folder, f"queue/rejected/{home}")
     yield from ops.fsync_dir("queue/rejected")

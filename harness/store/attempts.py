@@ -19,10 +19,9 @@ from harness.store.cells import (
     Won,
     claim_of,
     look,
-    outcome_of,
     publish,
+    set_stub,
     stub_of,
-    stub_path,
     take_number,
 )
 from harness.store.ops import Moved, Step
@@ -149,38 +148,28 @@ class Archived:
     """This call moved it into the archive. Of all who finish an item at most one is told so: it tells others."""
 
 
-def finish(actor: Actor, uid: str, day: str) -> Step[Stub | None]:
+def finish(uid: str) -> Step[Stub | None]:
     """T6. -> the stub when the item is over (by whomever), else None."""
-    done = yield from archive(actor, uid, day)
+    done = yield from archive(uid)
     return done.stub if done else None
 
 
-def archive(actor: Actor, uid: str, day: str, mine: End | None = None) -> Step[Archived | None]:
+def archive(uid: str, mine: End | None = None) -> Step[Archived | None]:
     """T6, idempotent: stub, then archive. -> None when the item is not over.
 
     `mine`: the terminal end that the caller has just won with `end`; then nothing needs to be read.
     """
     home = f"queue/open/{uid}"
     if mine is not None:
-        n, outcome, sha = mine.n, mine.outcome.value, mine.sha
+        stub, cell = Stub.of(mine), f"{home}/{mine.n}.end"
     else:
         seen = yield from look(uid)
-        if seen.standing is not Standing.OVER:
+        if seen.standing is not Standing.OVER or seen.last is None:
             known = (yield from stub_of(uid)) if seen.standing is Standing.GONE else None
             return Archived(stub=known, here=False) if known else None
         yield from ops.fsync_dir(home)  # never act on a fact that can vanish
-        n, (outcome, sha) = seen.n, outcome_of(seen)
-    path = stub_path(uid)
-    folder = path.rsplit("/", 1)[0]
-    yield from ops.ensure_dir(folder)
-    stub = Stub(uid=uid, outcome=outcome, n=n, sha=sha, day=day)
-    won, _ = yield from publish(actor, "stub", stub, path, helping=False)  # it builds on nothing there
-    if won is not Won.YES:
-        another = yield from ops.read(path, Stub)
-        if another is None:
-            raise StoreError("the stub vanished while it was read", where=path, remedy="run: harnessctl fsck")
-        stub = another  # its day counts, so that two finishers move the item to the same place
-        yield from ops.fsync_dir(folder)  # durable before the rename
+        stub, cell = Stub.of(seen.last), f"{home}/{seen.n}.{seen.last.what}"
+    yield from set_stub(uid, cell)
     yield from ops.ensure_dir(f"queue/archive/{stub.day}")
     moved = yield from ops.rename(home, f"queue/archive/{stub.day}/{uid}")
     # The move is not made durable: the stub is, so an item that a power loss brings back to open/ is only moved again.

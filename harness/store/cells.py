@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from harness.errors import UnreadableRecordError
+from harness.errors import StoreError, UnreadableRecordError
 from harness.layout import fan
 from harness.model import (
+    LONG_AGO,
     MAX_RELEASES,
     Attempt,
     Claim,
@@ -58,11 +59,11 @@ class Standing(StrEnum):
 class Actor:
     """One incarnation that acts on the store: names its private files and signs its records.
 
-    `stamp` gives the wall clock as text; it goes into messages only.
+    `stamp` gives the wall clock, RFC 3339 in UTC; it goes into messages, and its date names the folder of the archive.
     """
 
     identity: Identity
-    stamp: Callable[[], str] = lambda: ""
+    stamp: Callable[[], str] = lambda: LONG_AGO
     _count: itertools.count[int] = field(default_factory=itertools.count)
 
     def tmp(self, what: str) -> str:
@@ -257,19 +258,27 @@ def _standing(item: Item, attempts: tuple[Attempt, ...]) -> Standing:
     return Standing.READY
 
 
-def outcome_of(seen: Look) -> tuple[str, str | None]:
-    """(outcome, sha) of an item that is OVER, as its stub says it."""
-    match seen.last:
-        case Verdict() as verdict:
-            return verdict.kind.value, verdict.merged
-        case End() as end:
-            return end.outcome.value, end.sha
-        case _:
-            raise AssertionError(f"{seen.uid} is not over")
-
-
 def stub_path(uid: str) -> str:
     return f"queue/done/{fan(uid)}/{uid}"
+
+
+def set_stub(uid: str, cell: str) -> Step[None]:
+    """Give the cell that is terminal, whole and durable, its second name: the stub. Idempotent, durable on return.
+
+    Whoever comes second finds the same inode there: two that finish an item cannot disagree.
+    Raises StoreError when neither the cell nor the stub is there: the store was moved.
+    """
+    path = stub_path(uid)
+    folder = path.rsplit("/", 1)[0]
+    yield from ops.ensure_dir(folder)
+    reply = yield from ops.link(cell, path)
+    if reply is Linked.UNKNOWN and not (yield from ops.same(cell, path)):
+        yield from ops.die("link", path)
+    if reply is Linked.GONE and (yield from stub_of(uid)) is None:  # else another has finished the item
+        raise StoreError(
+            "a finished item vanished before its stub was set", where=cell, remedy="run: harnessctl fsck"
+        )
+    yield from ops.fsync_dir(folder)
 
 
 def stub_of(uid: str) -> Step[Stub | None]:

@@ -284,8 +284,10 @@ class Disk:
         if folder in self._ensured:  # made durable by this process, and nobody removes folders of the store
             return
         self.do_mkdir(folder)
-        self.do_fsync_dir(folder.rsplit("/", 1)[0])
-        self._ensured.add(folder)
+        parent = folder.rsplit("/", 1)[0]
+        there = self.do_ls(parent) or ()
+        self.do_fsync_dir(parent)  # of all that are there, not of this one alone
+        self._ensured.update(f"{parent}/{name}" for name in there)
 
     def do_rmdir(self, folder: str) -> None:
         try:
@@ -397,9 +399,8 @@ class Disk:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    while (wrote := os.write(fd, data)) < len(data):
+        data = data[wrote:]
 
 
 def _read_all(fd: int) -> bytes:

@@ -34,8 +34,8 @@ def why_waiting(item: Item) -> Step[Waiting]:
         if uid is None or (stub and stub.outcome == REJECTED):  # unknown then, or it never became an item
             uid = yield from first_holder(dep)
             stub = (yield from stub_of(uid)) if uid else None
-        if stub and (stub.outcome in MET or dep in item.optional_deps):
-            met.append(stub.uid)
+        if uid and stub and (stub.outcome in MET or dep in item.optional_deps):
+            met.append(uid)
         elif stub:
             blocked = True
             reasons.append(f"{dep} was {stub.outcome}")

@@ -12,16 +12,16 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.clock import day, rfc3339
-from harness.model import Item, Record, Stub
+from harness.clock import rfc3339
+from harness.model import Item, Record
 from harness.store import ops
 from harness.store.attempts import expire, finish
-from harness.store.cells import Actor, publish, stub_path
+from harness.store.cells import Actor, publish, set_stub, stub_path
 from harness.store.decisions import Decided, Decision
 from harness.store.disk import Disk
 from harness.store.fsck import check, nobody
 from harness.store.invariants import read_cells
-from harness.store.names import REJECTED, Name
+from harness.store.names import Name
 from harness.store.ops import Step
 from harness.store.setup import PRIVATE_MODE, QUEUE_MODE, make_folders
 from harness.store.violations import Hubs, Repair, Violation
@@ -71,16 +71,16 @@ def _repair(disk: Disk, actor: Actor, violation: Violation) -> None:
             if violation.repair is Repair.COMPLETE or disk.hands is not None:
                 disk.run(expire(actor, uid, int(name.partition(".")[0])))
         case Repair.FINISH:
-            disk.run(finish(actor, uid, day(disk.clock.wall())))
+            disk.run(finish(uid))
         case Repair.STUB:
-            if stub := _stub(disk, path, uid):
-                disk.run(_write_stub(actor, stub))
+            if cell := _terminal(disk, path, uid):
+                disk.run(set_stub(uid, f"{path}/{cell}"))
         case Repair.WHY:
             disk.run(_write_why(path))
         case Repair.FREE:
             name_cell = disk.do_read(path, Name)
             if isinstance(name_cell, Name):
-                disk.run(_write_stub(actor, Stub(uid=name_cell.uid, outcome=REJECTED)))
+                disk.run(_free(actor, name_cell))
 
 
 def _sweep(disk: Disk, path: str) -> None:
@@ -107,22 +107,24 @@ def _move_aside(disk: Disk, path: str) -> None:
     shutil.move(disk.layout.root / path, target)
 
 
-def _stub(disk: Disk, path: str, uid: str) -> Stub | None:
-    """What the stub of an archived item, or of a rejected drop, must say."""
+def _terminal(disk: Disk, path: str, uid: str) -> str | None:
+    """The cell that ended an archived item, or a rejected drop."""
     if path.startswith("queue/rejected/"):
-        return Stub(uid=uid, outcome=REJECTED)
+        return "why.json"  # of which there is one: its repair comes first
     cells = read_cells(disk, path, uid)
     terminal = cells.terminal()
-    outcome = cells.outcome(terminal[-1]) if terminal else None
-    if outcome is None:
+    if not terminal:
         return None
-    return Stub(uid=uid, outcome=outcome[0], n=terminal[-1], sha=outcome[1], day=path.split("/")[2])
+    kind = "verdict" if terminal[-1] in cells.verdicts else "end"
+    return f"{terminal[-1]}.{kind}"
 
 
-def _write_stub(actor: Actor, stub: Stub) -> Step[None]:
-    path = stub_path(stub.uid)
+def _free(actor: Actor, name: Name) -> Step[None]:
+    """Say of a holder of an id that exists nowhere that it never became an item."""
+    path = stub_path(name.uid)
+    why = f"{name.id} was taken for it, and it exists nowhere; freed by harnessctl fsck --repair"
     yield from ops.ensure_dir(path.rsplit("/", 1)[0])
-    yield from publish(actor, "stub", stub, path)
+    yield from publish(actor, "stub", Decision(rejected=(why,), drop=name.drop, at=actor.stamp()), path)
 
 
 def _write_why(place: str) -> Step[None]:

@@ -343,7 +343,7 @@ class Worker:
             self._ring(f"merger.{owned.item.project}")
 
     def _finish(self, uid: str, name: str | None = None, mine: End | None = None) -> None:
-        done = self.disk.run(attempts.archive(self.actor, uid, day(self.clock.wall()), mine))
+        done = self.disk.run(attempts.archive(uid, mine))
         if done and done.here:
             self.events.emit(
                 Event.ITEM_FINISHED, uid=uid, id=name, outcome=done.stub.outcome, sha=done.stub.sha

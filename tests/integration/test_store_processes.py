@@ -59,7 +59,7 @@ while True:
         if seen.standing is Standing.RUNNING:
             disk.run(attempts.expire(actor, uid, seen.n))
         elif seen.standing is Standing.OVER:
-            disk.run(attempts.finish(actor, uid, "2027-01-15"))
+            disk.run(attempts.finish(uid))
         elif seen.standing is Standing.READY:
             owned = disk.run(attempts.claim(actor, uid))
             if isinstance(owned, Claimed):

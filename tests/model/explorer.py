@@ -239,7 +239,7 @@ class Explorer:
 
     @staticmethod
     def _homes(files: Files, uid: str) -> list[str]:
-        return [f"queue/{p}/{uid}" for p in ("open", "aside", *(f"archive/{d}" for d in processes.DAYS))]
+        return [f"queue/{p}/{uid}" for p in ("open", "aside", f"archive/{processes.DAY}")]
 
     def apply(
         self, files: Files, ghost: frozenset[Any], op: tuple[Any, ...], me: str, budget: Budget

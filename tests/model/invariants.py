@@ -320,9 +320,8 @@ class Rules:
         for kind, folder in tree.of("done").values():
             entry = tree.of(folder).get(uid) if kind == "d" else None
             if entry:
-                stub = self._whole(entry, "I4", f"done/{uid}")
-                assert isinstance(stub, Stub)
-                return stub
+                cell = self._whole(entry, "I4", f"done/{uid}")
+                return Stub(outcome="rejected") if isinstance(cell, Decision) else Stub.of(cell)
         return None
 
     # ---- one item ------------------------------------------------------------------------------------------------------
@@ -359,9 +358,7 @@ class Rules:
     ) -> Cells:
         cells = self._cells(phase, uid, has)
         acked = frozenset(x for x in ghost if x[0] == "acked" and x[1] == uid)
-        key = hash(
-            (phase, folder, uid, frozenset(has.items()), stub and self.records.number(stub), git, acked)
-        )
+        key = hash((phase, folder, uid, frozenset(has.items()), stub, git, acked))
         if key not in self._good:
             self._one(phase, folder, uid, cells, stub, git, acked)
             self._good.add(key)
@@ -391,8 +388,10 @@ class Rules:
                 raise Broken(f"I6 {uid} is archived without a stub")
             if folder != f"D:queue/archive/{stub.day}":
                 raise Broken(f"I6 {uid} is archived in {folder}, its stub says {stub.day}")
-        if stub is not None and stub.outcome != outcome:
-            raise Broken(f"I6 the stub of {uid} says {stub.outcome}, its cells say {outcome}")
+        if stub is not None and (stub.outcome, stub.n) != (outcome, terminal[0] if terminal else 0):
+            raise Broken(
+                f"I6 the stub of {uid} says {stub.outcome} by {stub.n}, its cells say {outcome} by {terminal}"
+            )
         if phase == "waiting" and claims:
             raise Broken(f"I1 {uid} waits, and has the claims {claims}")
         self._order(uid, cells, git)

@@ -337,11 +337,12 @@ def attempts() -> list[Mutant]:
             ("attempts", READY, "    if seen.standing not in (Standing.READY, Standing.OVER) or seen.item is None:\n"),
         ), scene((w(),), one().history("x", "cancelled"))),
         Mutant("M37 the stub is set after the move to archive/", (
-            ("attempts", "    path = stub_path(uid)\n    folder = ", lines(
-                '    yield from ops.ensure_dir(f"queue/archive/{day}")',
-                '    yield from ops.rename(home, f"queue/archive/{day}/{uid}")',
-                "    path = stub_path(uid)",
-            ) + "    folder = "),
+            ("attempts", "    yield from set_stub(uid, cell)\n", lines(
+                '    gone = f"queue/archive/{stub.day}/{uid}"',
+                '    yield from ops.ensure_dir(f"queue/archive/{stub.day}")',
+                "    yield from ops.rename(home, gone)",
+                "    yield from set_stub(uid, cell.replace(home, gone))",
+            )),
         ), scene((m(),), one().history("x", "cancelled"))),
         Mutant("M41 a hint is believed", (
             ("attempts", READY, "    if seen.item is None:\n"),
@@ -362,17 +363,17 @@ def attempts() -> list[Mutant]:
             ("attempts", "    if claimed.act is Act.RUN and not (yield from ops.clear(uid, claimed)):\n", "    if False:\n"),
         ), scene((w(), m()), one(), suspicions=1, kills_hung=True),
             harmless="who is not dead finds n.end, and is superseded; killing saves its work from going on for nothing"),
-        Mutant("M63 a finisher moves the item to its own day", (
-            ("attempts", "        stub = another  # its day", "        pass  # its day"),
-        ), scene((m(), m("k", day=1)), one().history("x", "cancelled"))),
+        Mutant("M63 a finisher that comes late raises the alarm", (
+            ("cells", "    if reply is Linked.GONE and (yield from stub_of(uid)) is None:  # else", "    if reply is Linked.GONE:  # else"),
+        ), scene((m(), m("k")), one().history("x", "cancelled"))),
         Mutant("M64 a new day's folder is not durable before an item moves in", (
             ("attempts", '    yield from ops.ensure_dir(f"queue/archive/{stub.day}")\n', '    yield from ops.mkdir(f"queue/archive/{stub.day}")\n'),
         ), scene((m(),), one().history("x", "cancelled"), powers=1)),
         Mutant("M65 a new folder of stubs is not durable before the item moves", (
-            ("attempts", "    yield from ops.ensure_dir(folder)\n", "    yield from ops.mkdir(folder)\n"),
+            ("cells", "    yield from ops.ensure_dir(folder)\n", "    yield from ops.mkdir(folder)\n"),
         ), scene((m(),), one().history("x", "cancelled"), powers=1)),
         Mutant("M66 another's stub is not made durable before the item moves", (
-            ("attempts", "        yield from ops.fsync_dir(folder)  # durable before the rename\n", ""),
+            ("cells", "    yield from ops.fsync_dir(folder)\n\n\ndef stub_of", "    if reply is Linked.OK:\n        yield from ops.fsync_dir(folder)\n\n\ndef stub_of"),
         ), scene((m(), m("k")), one().history("x", "cancelled"), powers=1)),
         Mutant("M67 an owner looks for its end in open/ only", (
             ("attempts", "    if end is not None or (stub := (yield from stub_of(owned.uid))) is None:\n        return end\n", "    return end\n"),
@@ -590,7 +591,7 @@ def waits() -> list[Mutant]:
             )),
         ), scene((t(), w()), granted)),
         Mutant("M47 a cancelled dependency counts as met", (
-            ("promotion", "        if stub and (stub.outcome in MET or dep in item.optional_deps):\n", "        if stub:\n"),
+            ("promotion", "        if uid and stub and (stub.outcome in MET or dep in item.optional_deps):\n", "        if uid and stub:\n"),
         ), scene((t(), w()), World().over("x", "cancelled").waiting("d", **AFTER_X))),
         Mutant("M51 an item does not wait for its dependencies", (
             ("promotion", "    if why.for_:\n", "    if False:\n"),
@@ -665,7 +666,7 @@ def waits() -> list[Mutant]:
 def admission() -> list[Mutant]:
     x, named, bad = World().drop("x.json", X), World().drop("n1.json", NAMED), World().drop("bad.json", BAD)
     place = '    moved = yield from ops.rename(source, f"queue/{phase}/{item.uid}")\n'
-    stub = '    yield from publish(actor, "stub", Stub(uid=home, outcome=names.REJECTED), stub)\n'
+    stub = '    yield from set_stub(home, f"{folder}/{cell}")\n'
     aside = '    yield from ops.rename(folder, f"queue/rejected/{home}")\n'
     own = "        owned = yield from names.own(actor, draft, stem_of(drop.name), home)\n"
     read = '    mine_or_anothers: Record | None = yield from ops.read(f"{folder}/item.json", Decided)\n'
@@ -752,7 +753,7 @@ def admission() -> list[Mutant]:
         ), scene((d("x.json"), d("x.json", "b")), World().taken("x.json", X), powers=1)),
         Mutant("M121 the stub of a rejected drop comes after its move", (
             ("admission", stub, ""),
-            ("admission", aside, aside + stub),
+            ("admission", aside, aside + stub.replace("{folder}", "queue/rejected/{home}")),
         ), scene((a(),), bad)),
         Mutant("M122 a reason that could not be linked is left out", (
             ("admission", '        yield from ops.die("link", why)\n', "        pass\n"),
@@ -761,7 +762,7 @@ def admission() -> list[Mutant]:
             ("admission", "    yield from ops.fsync_dir(folder)\n" + aside, aside),
         ), scene((a(),), bad, powers=1)),
         Mutant("M124 a new folder of stubs is not durable before the drop is put aside", (
-            ("admission", '    yield from ops.ensure_dir(stub.rsplit("/", 1)[0])\n', '    yield from ops.mkdir(stub.rsplit("/", 1)[0])\n'),
+            ("cells", "    yield from ops.ensure_dir(folder)\n", "    yield from ops.mkdir(folder)\n"),
         ), scene((a(),), bad, powers=1)),
         Mutant("M125 the reason comes after the stub", (
             ("admission", why, ""),

@@ -18,10 +18,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.errors import UnreadableRecordError
-from harness.model import CommitPolicy, End, Identity, Item, Outcome
+from harness.model import LONG_AGO, CommitPolicy, End, Identity, Item, Outcome, date_of
 from tests.model.automaton import TORN, Body
 
-DAYS = ("2027-01-15", "2027-01-16")
+DAY = date_of(LONG_AGO)
+"""Nobody in the model has a clock."""
 PROJECT = "app"
 
 
@@ -73,17 +74,17 @@ def actor(p: SimpleNamespace, me: str) -> Any:
     return p.cells.Actor(Identity(incarnation=me, name=me, host="here", root="r"))
 
 
-def worker(p: SimpleNamespace, me: str, rounds: int = 1, day: int = 0, hints: bool = False) -> Body:
+def worker(p: SimpleNamespace, me: str, rounds: int = 1, hints: bool = False) -> Body:
     """Claims what it finds, runs it, ends it, finishes what is over."""
     self = actor(p, me)
     for _ in range(rounds):
         todo = (yield ("hints",)) if hints else ((yield ("ls", "queue/open")) or ())
         for uid in todo:
             if not hints or (yield ("take_hint", uid)):
-                yield from attempt(p, self, me, uid, DAYS[day], hints)
+                yield from attempt(p, self, me, uid, hints)
 
 
-def attempt(p: SimpleNamespace, self: Any, me: str, uid: str, day: str, hints: bool) -> Body:
+def attempt(p: SimpleNamespace, self: Any, me: str, uid: str, hints: bool) -> Body:
     got = yield from p.attempts.claim(self, uid)
     if not isinstance(got, p.attempts.Claimed):
         return
@@ -104,12 +105,12 @@ def attempt(p: SimpleNamespace, self: Any, me: str, uid: str, day: str, hints: b
     if (yield from p.attempts.end(self, got, record)) is not p.attempts.Ended.WON:
         yield ("superseded", uid, got.n)
     elif what == "done" and sha is None:
-        yield from p.attempts.archive(self, uid, day, mine=record)
+        yield from p.attempts.archive(uid, mine=record)
     elif hints and what != "done":
         yield ("hint", uid, 5)
 
 
-def monitor(p: SimpleNamespace, me: str, rounds: int = 1, day: int = 0, hints: bool = False) -> Body:
+def monitor(p: SimpleNamespace, me: str, rounds: int = 1, hints: bool = False) -> Body:
     """The coordinator's care for open/: expire, finish, hint."""
     self = actor(p, me)
     for _ in range(rounds):
@@ -118,9 +119,9 @@ def monitor(p: SimpleNamespace, me: str, rounds: int = 1, day: int = 0, hints: b
             seen = yield from p.cells.look(uid)
             if seen.standing is p.cells.Standing.RUNNING:
                 if (yield from p.attempts.expire(self, uid, seen.n)) is Outcome.CANCELLED:
-                    yield from p.attempts.finish(self, uid, DAYS[day])
+                    yield from p.attempts.finish(uid)
             elif seen.standing is p.cells.Standing.OVER:
-                yield from p.attempts.finish(self, uid, DAYS[day])
+                yield from p.attempts.finish(uid)
             elif seen.standing is p.cells.Standing.READY and hints:
                 yield ("hint", uid, 5)
 
@@ -132,12 +133,12 @@ def admitter(p: SimpleNamespace, me: str, rounds: int = 1, context: Any = None) 
         yield from p.admission.take()
         todo = (yield ("ls", "queue/incoming")) or ()  # a local: part of the state of the process
         for home in todo:
-            yield from p.admission.admit(self, home, context, DAYS[0])
+            yield from p.admission.admit(self, home, context, DAY)
 
 
 def decider(p: SimpleNamespace, me: str, home: str, context: Any = None) -> Body:
     """An admitter that comes to one drop first."""
-    yield from p.admission.admit(actor(p, me), home, context, DAYS[0])
+    yield from p.admission.admit(actor(p, me), home, context, DAY)
 
 
 def promoter(p: SimpleNamespace, me: str, rounds: int = 1) -> Body:
@@ -150,7 +151,7 @@ def promoter(p: SimpleNamespace, me: str, rounds: int = 1) -> Body:
                 yield from p.promotion.promote(item)
 
 
-def merger(p: SimpleNamespace, me: str, rounds: int = 1, day: int = 0) -> Body:
+def merger(p: SimpleNamespace, me: str, rounds: int = 1) -> Body:
     self = actor(p, me)
     for _ in range(rounds):
         todo = (yield ("ls", "queue/open")) or ()  # a local: part of the state of the process
@@ -160,7 +161,7 @@ def merger(p: SimpleNamespace, me: str, rounds: int = 1, day: int = 0) -> Body:
                 yield from p.lane.judge(self, PROJECT, uid, seen.n)
                 seen = yield from p.cells.look(uid)
             if seen.standing is p.cells.Standing.OVER:
-                yield from p.attempts.finish(self, uid, DAYS[day])
+                yield from p.attempts.finish(uid)
 
 
 # ---- people ------------------------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def cancel(p: SimpleNamespace, me: str, uid: str) -> Body:
     said = yield from p.operators.cancel(self, uid, me, "", judge)
     if said.said is p.operators.Said.DONE:
         yield ("acked", uid, said.n)
-    yield from p.attempts.finish(self, uid, DAYS[0])
+    yield from p.attempts.finish(uid)
 
 
 def hold(p: SimpleNamespace, me: str, uid: str) -> Body:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.model import Act, Claim, CommitPolicy, End, Grant, Identity, Item, Outcome, Stub, Verdict
+from harness.model import Act, Claim, CommitPolicy, End, Grant, Identity, Item, Outcome, Record, Verdict
 from harness.store.cells import stub_path
+from harness.store.decisions import Decision
 from harness.store.drops import Context, parse
 from harness.store.names import Name, name_path
 from tests.model.automaton import Interned
@@ -14,7 +15,7 @@ from tests.model.explorer import Budget, Process, Scenario
 from tests.model.files import Files, Git, split
 from tests.model.invariants import BEFORE, Contents
 from tests.model.processes import (
-    DAYS,
+    DAY,
     admitter,
     cancel,
     decider,
@@ -115,7 +116,7 @@ class World:
     def over(self, name: str, outcome: str, *, uid: str = "") -> World:
         """An item without a merge that is archived already."""
         uid = uid or uid_of(name)
-        self.item(name, phase=f"archive/{DAYS[0]}", uid=uid)
+        self.item(name, phase=f"archive/{DAY}", uid=uid)
         claim = Claim(n=1, act=Act.RUN, owner=Identity(incarnation=BEFORE, name=BEFORE))
         self.cell(name, "1.claim", claim, uid=uid)
         self.cell(name, "1.end", End(n=1, outcome=Outcome(outcome), by=BEFORE), uid=uid)
@@ -124,11 +125,13 @@ class World:
     def stub(self, uid: str, outcome: str) -> World:
         def step(files: Files, records: Interned, contents: Contents) -> None:
             folder, _, name = stub_path(uid).rpartition("/")
-            day = DAYS[0] if outcome != "rejected" else ""
-            stub = Stub(uid=uid, outcome=outcome, n=1 if day else 0, day=day)
-            files.add(_folder(files, folder), name, ("f", (f"S:{uid}", records.number(stub))))
+            cell: Record
             if outcome == "rejected":
+                cell = Decision(rejected=("no",))
                 contents.rejected |= {uid}
+            else:
+                cell = End(n=1, outcome=Outcome(outcome), by=BEFORE)
+            files.add(_folder(files, folder), name, ("f", (f"S:{uid}", records.number(cell))))
 
         self._steps.append(step)
         return self
@@ -263,7 +266,7 @@ def scenarios() -> list[Scenario]:
         # ---- attempts
         Scenario("A 2 workers and a monitor, 1 item; 1 kill, 1 suspicion", (w(), w("v"), m()), one(), Budget(kills=1, suspicions=1)),
         Scenario("B the same; 2 kills, 2 suspicions", (w(), w("v"), m()), one(), Budget(kills=2, suspicions=2)),
-        Scenario("C 2 workers, 2 monitors; 1 kill, 1 suspicion", (w(), w("v"), m(), m("k", day=1)), one(), Budget(kills=1, suspicions=1)),
+        Scenario("C 2 workers, 2 monitors; 1 kill, 1 suspicion", (w(), w("v"), m(), m("k")), one(), Budget(kills=1, suspicions=1)),
         Scenario("D 1 worker 2 rounds, monitor 2 rounds; 1 failure, 1 kill, 1 suspicion", (w(rounds=2), m(rounds=2)), one(), Budget(kills=1, suspicions=1, fails=1)),
         Scenario("E 2 workers and a monitor, 2 items; 1 suspicion", (w(), w("v"), m()), World().item("x").item("y"), Budget(suspicions=1)),
         Scenario("F at most 2 attempts; 2 failures, 2 suspicions", (w(rounds=2), w("v"), m(rounds=2)), one(attempts=2), Budget(suspicions=2, fails=2)),
@@ -277,8 +280,8 @@ def scenarios() -> list[Scenario]:
         Scenario("N torn listings, power: 2 workers; 1 failure", (w(), w("v")), one(), Budget(powers=1, fails=1, replies=1), torn=True),
         Scenario("O released and failed: 2 workers and a monitor, at most 2", (w(rounds=3), w("v"), m()), one(attempts=2), Budget(suspicions=1, fails=2)),
         # ---- finishing
-        Scenario("P 2 finishers of different days", (m(), m("k", day=1), m("l", day=1)), World().item("x").history("x", "cancelled"), Budget(kills=1)),
-        Scenario("Q 2 finishers of different days, power, weak", (m(), m("k", day=1)), World().item("x").history("x", "cancelled"), Budget(powers=1)),
+        Scenario("P 3 finishers", (m(), m("k"), m("l")), World().item("x").history("x", "cancelled"), Budget(kills=1)),
+        Scenario("Q 2 finishers, power, weak", (m(), m("k")), World().item("x").history("x", "cancelled"), Budget(powers=1)),
         # ---- merging
         Scenario("R worker 2 rounds, 2 mergers; 1 red gate", (w(rounds=2), j(), j("k")), one(merge=True), Budget(fails=1)),
         Scenario("S 2 mergers, 2 submitted items; 1 red gate", (j(), j("k")), submitted("g", "h"), Budget(fails=1)),

@@ -14,7 +14,7 @@ from harness.store.attempts import Claimed, Ended
 from harness.store.cells import Look, Standing, spent
 from harness.store.disk import is_locked
 from harness.store.ops import Linked, Step
-from tests.stores import DAY, Proc, World, end_record
+from tests.stores import Proc, World, end_record
 from tests.support import line, python, until
 
 CLAIMER = """
@@ -273,7 +273,7 @@ def test_r17_a_finisher_killed_between_stub_and_rename_is_completed(world: World
     dep = world.add(id="dep")
     uid = world.add(id="later", depends_on=["dep"])
     world.attempt(dep, Outcome.DONE)
-    finisher = world.proc(attempts.finish(world.actor("agent-1"), dep, DAY)).before("rename", dep)
+    finisher = world.proc(attempts.finish(dep)).before("rename", dep)
     finisher.kill()
     assert world.where(dep) == ["open"]
     assert world.promote(uid) is None
@@ -282,15 +282,25 @@ def test_r17_a_finisher_killed_between_stub_and_rename_is_completed(world: World
     assert world.where(dep) == ["archive"]
 
 
-def test_r18_two_finishers_that_disagree_about_the_day_move_the_item_to_one_place(world: World) -> None:
+def test_r18_two_finishers_move_the_item_to_one_place_once(world: World) -> None:
     """R18: two finishers, between stub and rename: same day, same place."""
     uid = world.add(id="a")
     world.attempt(uid, Outcome.DONE)
-    one = world.proc(attempts.finish(world.actor("one"), uid, "2027-01-15")).before("rename", uid)
-    two = world.proc(attempts.finish(world.actor("two"), uid, "2027-01-16")).before("rename", uid)
+    one = world.proc(attempts.archive(uid)).before("rename", uid)
+    two = world.proc(attempts.archive(uid)).before("rename", uid)
     second, first = two.go(), one.go()
     assert first
     assert second
-    assert first.day == second.day == "2027-01-15"
-    assert [p.parent.name for p in world.layout.queue.glob(f"archive/*/{uid}")] == ["2027-01-15"]
+    assert (first.stub, first.here, second.here) == (second.stub, False, True)
+    assert [p.parent.name for p in world.layout.queue.glob(f"archive/*/{uid}")] == [first.stub.day]
     assert world.where(uid) == ["archive"]
+
+
+def test_r18_a_finisher_that_comes_after_the_move_finds_the_stub(world: World) -> None:
+    uid = world.add(id="a")
+    world.attempt(uid, Outcome.DONE)
+    late = world.proc(attempts.archive(uid)).before("link", f"/{uid}")
+    world.finish(uid)
+    done = late.go()
+    assert done
+    assert (done.stub, done.here) == (world.stub(uid), False)

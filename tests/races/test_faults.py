@@ -80,7 +80,7 @@ class Life:
             seen = disk.run(look(uid))
             disk.run(lane.judge(me, "app", uid, seen.n))
         if disk.run(look(uid)).standing is Standing.OVER:
-            disk.run(attempts.finish(me, uid, DAY))
+            disk.run(attempts.finish(uid))
 
     def _execute(self, disk: Disk, me: Actor, got: Claimed) -> None:
         owner = me.identity.incarnation

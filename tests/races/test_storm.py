@@ -72,7 +72,7 @@ class Storm:
                 if seen.standing is Standing.RUNNING:
                     yield from attempts.expire(me, uid, seen.n)
                 elif seen.standing is Standing.OVER:
-                    yield from attempts.finish(me, uid, DAY)
+                    yield from attempts.finish(uid)
             yield from ops.ls("queue/open")
 
     def worker(self, me: Actor) -> Step[None]:

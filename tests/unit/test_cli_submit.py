@@ -214,7 +214,7 @@ def test_add_with_wait_follows_the_item_to_its_end(root: Path, world: World) -> 
         uid = said.items[0][0]
         owned = world.claim(uid, disk=disk)
         world.end(owned, Outcome.DONE, disk=disk)
-        disk.run(attempts.finish(world.me, uid, "2027-01-15"))
+        disk.run(attempts.finish(uid))
 
     worker = threading.Thread(target=work)
     worker.start()

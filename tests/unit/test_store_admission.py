@@ -150,7 +150,7 @@ def test_a_holder_that_was_rejected_is_no_dependency(world: World) -> None:
     (world.layout.root / name_path("dep", 2)).write_bytes(Name(uid="never-x", drop="plan-y").to_bytes())
     stub = world.layout.queue / "done" / fan("plan-y") / "plan-y"
     stub.parent.mkdir(exist_ok=True)
-    stub.write_text('{"v": 1, "uid": "plan-y", "outcome": "rejected"}\n')
+    stub.write_text('{"v": 1, "rejected": ["no"]}\n')
     assert item(world, world.add(id="later", depends_on=["dep"])).deps == {"dep": real}
 
 

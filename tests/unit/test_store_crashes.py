@@ -152,7 +152,7 @@ def test_an_attempt_survives_a_kill_at_every_operation(
         owned = yield from attempts.claim(world.actor("agent-1"), uid)
         assert isinstance(owned, Claimed)
         yield from attempts.end(world.actor("agent-1"), owned, end_record(1, outcome, sha))
-        yield from attempts.finish(world.actor("agent-1"), uid, DAY)
+        yield from attempts.finish(uid)
 
     def then(world: World) -> None:
         whole(world)
@@ -274,7 +274,7 @@ def test_expiry_and_finishing_survive_a_kill_at_every_operation(tmp_path: Path) 
         uid = only_uid(world)
         yield from attempts.expire(world.actor("m"), uid, 1)
         yield from operators.cancel(world.actor("cli"), uid, "me", "", world.judging())
-        yield from attempts.finish(world.actor("m"), uid, DAY)
+        yield from attempts.finish(uid)
 
     def then(world: World) -> None:
         whole(world)

@@ -7,7 +7,6 @@ harm. What it repairs is well afterwards, what it leaves to a person is untouche
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 from collections.abc import Callable
@@ -17,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from harness.errors import NotFoundError
-from harness.model import Act, Claim, Grant, Identity, Outcome, Record, Stub, Verdict
+from harness.model import Act, Claim, End, Grant, Identity, Outcome, Record, Verdict
 from harness.store import admission, attempts
 from harness.store.cells import stub_path
 from harness.store.fsck import check
 from harness.store.names import Name, name_path
 from harness.store.repair import repair
 from harness.store.violations import HARMLESS, Hubs, Violation
-from tests.stores import DAY, World, end_record
+from tests.stores import DAY, MOMENT, World, end_record
 from tests.support import ROOT
 
 ME = Identity(incarnation="agent-1.1.x", name="agent-1")
@@ -147,7 +146,9 @@ def torn_cell(name: str) -> Callable[[World], Broken]:
 def torn_record(path: Callable[[World], Path]) -> Callable[[World], Broken]:
     def plant(world: World) -> Broken:
         torn = path(world)
-        torn.write_bytes(torn.read_bytes()[:-9])
+        whole = torn.read_bytes()
+        torn.unlink()  # what else this file is, is whole
+        torn.write_bytes(whole[:-9])
         return Broken(str(torn.relative_to(world.layout.root)))
 
     return plant
@@ -199,14 +200,15 @@ def a_stub_too_early(world: World) -> Broken:
     uid = world.add(id="a")
     path = world.layout.root / stub_path(uid)
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(Stub(uid=uid, outcome="done", n=1, day=DAY).to_bytes())
+    path.write_bytes(End(n=1, outcome=Outcome.DONE, by="me").to_bytes())
     return Broken(stub_path(uid))
 
 
 def a_stub_that_lies(world: World) -> Broken:
     uid = merged(world)
     path = world.layout.root / stub_path(uid)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"outcome": "cancelled"}))
+    path.unlink()
+    path.write_bytes(Verdict(n=1, cancelled="me", judged_at=MOMENT).to_bytes())
     return Broken(stub_path(uid))
 
 

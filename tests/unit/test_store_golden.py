@@ -27,7 +27,6 @@ from harness.model import (
     Item,
     Outcome,
     Record,
-    Stub,
     Verdict,
     VerdictKind,
 )
@@ -107,8 +106,6 @@ RECORDS: dict[str, Record] = {
     "verdict-gate.json": Verdict(n=1, returned="gate", gate="tests", why="exit 1", onto="3d" * 20),
     "verdict-cancelled.json": Verdict(n=1, cancelled="ada", why="not needed", judged_at=WHEN),
     "grant.json": Grant(n=3, extra=1, by="ada", why="the server was down", mode="fresh", granted_at=WHEN),
-    "stub-merged.json": Stub(uid=UID, outcome="merged", n=1, sha="2e" * 20, day="2027-01-15"),
-    "stub-rejected.json": Stub(uid="bad-q1w2e3r4t5", outcome="rejected"),
     "id.json": Name(uid=UID, digest="e3" * 32, id="fix-login"),
     "id-of-a-batch.json": Name(
         uid="plan-1-q1w2e3r4t50", digest="e3" * 32, id="plan-1", drop="plan-q1w2e3r4t5"

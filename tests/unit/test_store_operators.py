@@ -7,7 +7,7 @@ import pytest
 from harness.errors import StoreError
 from harness.model import Outcome
 from harness.store import attempts, operators, promotion
-from harness.store.cells import Standing, stub_path
+from harness.store.cells import Standing
 from harness.store.operators import Answer, Said
 from harness.store.promotion import Waiting
 from tests.stores import World
@@ -194,14 +194,13 @@ def test_an_item_is_archived_although_its_day_was_rolled_up_meanwhile(world: Wor
     assert world.where(uid) == ["archive"]
 
 
-def test_a_stub_that_vanishes_while_it_is_read_stops_the_process(world: World) -> None:
+def test_an_item_that_vanishes_before_its_stub_is_set_stops_the_process(world: World) -> None:
     uid = world.add(id="a")
     world.attempt(uid, Outcome.DONE)
-    world.proc(attempts.finish(world.me, uid, "2027-01-15")).before("rename", uid)
-    late = world.proc(attempts.finish(world.actor("b"), uid, "2027-01-15")).before("read", uid)
-    (world.layout.root / stub_path(uid)).unlink()
+    finisher = world.proc(attempts.finish(uid)).before("link", f"/{uid}")
+    (world.layout.queue / "open" / uid).rename(world.layout.root / "taken")
     with pytest.raises(StoreError, match="vanished"):
-        late.go()
+        finisher.go()
 
 
 def test_a_released_ticket_can_be_abandoned(world: World) -> None:

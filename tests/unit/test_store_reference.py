@@ -385,7 +385,7 @@ class Queue(RuleBasedStateMachine):
     @precondition(lambda self: self.pick(0, "over"))
     def finish(self, which: int, killed: int | None) -> None:
         if found := self.pick(which, "over"):
-            self.twice(lambda: attempts.finish(self.world.me, found[0], DAY), killed)
+            self.twice(lambda: attempts.finish(found[0]), killed)
             found[1].state = "archived"
 
     # ---- people

@@ -123,7 +123,7 @@ def _sizes(where: Path, items: int) -> list[Row]:
             assert isinstance(got, Claimed), got
             end = End(n=got.n, outcome=Outcome.DONE, by=me.name)
             disk.run(attempts.end(me, got, end))
-            disk.run(attempts.archive(me, uid, ours.DAY, end))
+            disk.run(attempts.archive(uid, end))
         disk.close()
         os.sync()
         found.append(_per_item("archived after one attempt", items, empty, _usage(store.layout.queue)))

@@ -87,7 +87,7 @@ static void enqueue(int jobs)
 /* Claims the job, runs it, completes it. 0: it is another worker's. */
 static int take(const char *name, const char *private)
 {
-    char home[PATH], cell[PATH], fan[PATH], text[TEXT + 1];
+    char home[PATH], cell[PATH], stub[PATH], fan[PATH], text[TEXT + 1];
     snprintf(home, PATH, "open/%.64s", name);
     snprintf(cell, PATH, "open/%.64s/1.claim", name);
     if (access(cell, F_OK) == 0)
@@ -108,12 +108,11 @@ static int take(const char *name, const char *private)
     snprintf(cell, PATH, "open/%.64s/1.end", name);
     publish(private, cell, home, job);
     snprintf(fan, PATH, "done/%02x", job % FAN);
-    snprintf(cell, PATH, "done/%02x/%.64s", job % FAN, name);
-    publish(private, cell, fan, job);
+    snprintf(stub, PATH, "done/%02x/%.64s", job % FAN, name);
+    check(link(cell, stub) == 0, stub);
+    sync_folder(fan);
     snprintf(cell, PATH, "archive/%.64s", name);
     check(rename(home, cell) == 0, home);
-    sync_folder("archive");
-    sync_folder("open");
     return 1;
 }
 

@@ -1,8 +1,9 @@
 """A naive queue of ours in Python: the files, links, renames and fsyncs of our store, and nothing else.
 
 What `harness.store` has more (records that are parsed, hints, locks, ids, attempts, recovery) is what the difference costs.
-For each job: item.json; claim, end and stub are each a private file, fsynced, linked, unlinked, the folder fsynced; then the
-item's folder is moved to the archive and both folders are fsynced. `link.c` makes the same calls. Not durable: no fsync.
+For each job: item.json; claim and end are each a private file, fsynced, linked, unlinked, the folder fsynced; the end is linked
+once more as the stub, that folder is fsynced, and the item's folder is moved to the archive. `link.c` makes the same calls.
+Not durable: no fsync.
 
 A worker lists open/ once, begins at its own share of it, tries every job that has no claim, and lists again until a pass
 finds nothing.
@@ -76,10 +77,9 @@ def take(name: str, private: str, *, durable: bool) -> bool:
     ran(job)
     publish(private, f"{home}/1.end", home, job, durable=durable)
     fan = f"done/{job % FAN:02x}"
-    publish(private, f"{fan}/{name}", fan, job, durable=durable)
+    os.link(f"{home}/1.end", f"{fan}/{name}")
+    fsync(fan, durable=durable)
     os.rename(home, f"archive/{name}")
-    fsync("archive", durable=durable)
-    fsync("open", durable=durable)
     return True
 
 
