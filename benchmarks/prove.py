@@ -85,7 +85,26 @@ PARTS = (
         ("--losses", "2"),
         r"\d+ power losses .*",
     ),
+    Part(
+        "power-xfs",
+        "the same on xfs",
+        (*PYTHON, "benchmarks.power", "--losses", "10", "--fs", "xfs"),
+        ("--losses", "2"),
+        r"\d+ power losses .*",
+    ),
 )
+
+
+def commit() -> str:
+    """What is proved: a commit, with a + when files differ from it."""
+    said = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=8", "--exclude=*"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return said.stdout.strip() or "unknown"
 
 
 def prove(part: Part, quick: bool) -> tuple[int, str, float]:
@@ -112,7 +131,7 @@ def write(rows: dict[str, str]) -> None:
     kept = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("| ")}
     kept.pop("proof", None)
     kept |= rows
-    lines = ["| proof | what | said | minutes |", "|---|---|---|---|"]
+    lines = ["| proof | what | said | minutes | commit |", "|---|---|---|---|---|"]
     lines += [kept[p.name] for p in PARTS if p.name in kept]
     PAGE.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}")
 
@@ -126,7 +145,7 @@ def main() -> int:
     if unknown := set(args.part) - set(names):
         parser.error(f"no proof {min(unknown)!r}; there are: {', '.join(names)}")
     print(f"machine: {machine(Path('/var/tmp'))}", flush=True)
-    rows, failed = {}, []
+    rows, failed, proved = {}, [], commit()
     for part in PARTS:
         if args.part and part.name not in args.part:
             continue
@@ -137,7 +156,7 @@ def main() -> int:
         if code:
             failed.append(part.name)
         text = said.replace("|", "/") if code == 0 else f"**failed**: {said}".replace("|", "/")
-        rows[part.name] = f"| {part.name} | {part.what} | {text} | {seconds / 60:.1f} |"
+        rows[part.name] = f"| {part.name} | {part.what} | {text} | {seconds / 60:.1f} | {proved} |"
     if not args.quick:
         write(rows)
     return int(bool(failed))
