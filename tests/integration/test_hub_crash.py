@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -86,11 +86,15 @@ def messy(hub: Hub) -> None:
     (tree.path / "x.o").write_text("ignored\n")
 
 
-def assert_saved(hub: Hub) -> None:
+def saved(hub: Hub) -> set[str]:
+    """The lines of all files that were salvaged as commits."""
     names = ("a.txt", "staged", "untracked", "new.txt")
     wanted = "".join(f"{sha}:{name}\n" for sha in hub.salvaged("x-1").values() for name in names)
-    texts = git(hub.path, "cat-file", "--batch", stdin=wanted.encode()).split("\n")
-    assert {"stashed", "staged", "changed", "untracked", "work"} <= set(texts)
+    return set(git(hub.path, "cat-file", "--batch", stdin=wanted.encode()).split("\n"))
+
+
+def assert_saved(hub: Hub, elsewhere: Iterable[str] = ()) -> None:
+    assert {"stashed", "staged", "changed", "untracked", "work"} <= saved(hub).union(elsewhere)
     assert git(hub.path, "rev-parse", "--verify", "-q", "refs/stash", ok=(0, 1)) == ""
 
 

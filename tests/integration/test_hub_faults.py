@@ -34,10 +34,19 @@ SAMPLE = 6
 ALL = os.environ.get("HARNESS_FAULTS") == "all"
 
 
+def traced(inject: str) -> tuple[str, ...]:
+    """strace that makes one call fail. A call that it does not trace it does not touch either."""
+    call = inject.removeprefix("inject=").partition(":")[0]
+    return ("strace", "-qq", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)
+
+
 def _works() -> bool:
-    strace = shutil.which("strace")
-    argv = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=chdir:error=EIO:when=1", "true"]
-    return strace is not None and subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    """May we trace, and does a call fail then?"""
+    if shutil.which("strace") is None:
+        return False
+    argv = [*traced("inject=mkdir:error=EIO:when=1"), "mkdir", "/dev/null/x"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    return "Input/output error" in done.stderr
 
 
 pytestmark = [
@@ -58,8 +67,7 @@ class Faulty:
     def run(self, command: Command, /) -> Ended:
         self.seen += 1
         if self.seen == self.command and command.argv[0] == "git":
-            how = ("strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace=none", "-e", self.inject)
-            command = replace(command, argv=(*how, *command.argv))
+            command = replace(command, argv=(*traced(self.inject), *command.argv))
         return self.runner.run(command)
 
 
@@ -77,9 +85,17 @@ class Act:
     check: Callable[[Hub], None]
 
 
+def assert_reused(hub: Hub) -> None:
+    """As after a crash; but what could not be salvaged as a commit may have been kept as it lay there."""
+    crash.assert_ready(hub)
+    kept = hub.path.parent.parent / "kept"
+    files = (p for p in kept.rglob("*") if p.is_file() and not p.is_symlink())
+    crash.assert_saved(hub, itertools.chain.from_iterable(p.read_text().split("\n") for p in files))
+
+
 ACTS = {
     "a new worktree": Act(lambda hub: None, crash.prepared, crash.assert_ready),
-    "a messy worktree, reused": Act(crash.messy, crash.prepared, crash.assert_reused),
+    "a messy worktree, reused": Act(crash.messy, crash.prepared, assert_reused),
     "what an agent left": Act(crash.leftovers, crash.commit_rest, crash.assert_committed),
     "pin, merge, publish": Act(crash.submitted, crash.merge, crash.assert_merged),
 }
