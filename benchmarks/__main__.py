@@ -18,9 +18,7 @@ def storms(where: Path, quick: bool) -> list[Row]:
     """The storm as a row of the table; more of it with scripts/storm."""
     items = 40 if quick else 500
     try:
-        row, _ = storm(
-            where, items=items, kills=10_000, seed=1, gap_s=2.0, workers=4, durability="power", stops=False
-        )
+        row, _ = storm(where, items=items, seed=1, gap_s=2.0, workers=4, durability="power")
     except (Wrong, TimeoutError) as e:
         note(str(e))
         return [Row(check=f"storm, {items} items", wanted="", measured=str(e).splitlines()[0], reached=False)]

@@ -30,12 +30,10 @@ def by_storm(name: str, where: Path) -> str:
             storm(
                 where,
                 items=60,
-                kills=10_000,
                 seed=seed,
                 gap_s=GAP_S.get(name, 1.0),
                 workers=3,
                 durability="process",
-                stops=False,
                 failpoint=name,
                 aim=AIM.get(name, (6, 2, 2)),
                 timeout_s=90,

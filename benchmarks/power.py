@@ -1,6 +1,6 @@
 """Power loss in the middle of a run, for real: ext4 on a loop device, EXT4_IOC_SHUTDOWN without flushing, mount again.
 
-    ./scripts/power [--losses N] [--seed S] [--fs ext4|xfs] [--control]            needs root, loop devices and mkfs.ext4
+    ./scripts/power [--losses N] [--items N] [--seed S] [--fs ext4|xfs] [--control]    needs root, loop devices, mkfs.ext4
 
 Everything that was not fsynced is gone after the ioctl. The daemon is killed, the journal replayed, the repositories
 checked, the daemon started again, until the last loss is over and every item must be there once. `--control` runs
@@ -16,6 +16,7 @@ import fcntl
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -52,8 +53,12 @@ class Disk:
         self.mount.mkdir()
         with self.image.open("wb") as file:
             file.truncate(megabytes << 20)
-        sh(*MKFS[kind], *more, str(self.image))
-        self.on()
+        try:
+            sh(*MKFS[kind], *more, str(self.image))
+            self.on()
+        except subprocess.CalledProcessError:
+            self.close()
+            raise
 
     def on(self) -> None:
         sh("mount", "-o", self.options, str(self.image), str(self.mount))
@@ -107,30 +112,48 @@ def possible(kind: str = "ext4") -> str:
             return f"needs {program}"
     try:
         _own_mounts()
-        Disk(Path(tempfile.gettempdir()), 16 if kind == "ext4" else 512, kind).close()
-    except (subprocess.CalledProcessError, OSError) as e:
-        return f"no loop device can be mounted here: {getattr(e, 'stderr', b'') or e!r}"
+    except OSError as e:
+        return f"no mount namespace can be made here: {e.strerror}"
+    try:
+        disk = Disk(Path(tempfile.gettempdir()), 16 if kind == "ext4" else 512, kind)
+    except subprocess.CalledProcessError as e:
+        return f"no {kind} on a loop device can be mounted here: {e.stderr.strip()}"
+    try:
+        disk.power_off()
+    except OSError as e:
+        return f"a file system cannot be shut down here (EXT4_IOC_SHUTDOWN): {e.strerror}"
+    finally:
+        disk.close()
     return ""
 
 
 def losses(
-    where: Path, *, number: int, seed: int, durability: str = "power", kind: str = "ext4", failpoint: str = ""
+    where: Path,
+    *,
+    number: int,
+    seed: int,
+    items: int = 0,
+    workers: int = 3,
+    durability: str = "power",
+    kind: str = "ext4",
+    failpoint: str = "",
 ) -> tuple[int, list[str]]:
-    """-> (items, everything that was wrong after any loss or at the end)"""
+    """-> (items, everything that was wrong after any loss or at the end). `items`: 0 for eight for each loss."""
+    items = items or 8 * number
     chance = random.Random(seed)
     disk = Disk(where, kind=kind)
     wrong: list[str] = []
     try:
         fleet = Fleet(
             disk.mount,
-            workers=3,
+            workers=workers,
             durability=durability,
             files=60,
             failpoint=failpoint,
             retry={"first_delay_s": 0.0, "max_delay_s": 1.0, "max_attempts": 900},
         )
         storm = Storm(
-            fleet, random.Random(seed + 1), items=8 * number, kills=0, people_too=False, durable_drops=True
+            fleet, random.Random(seed + 1), items=items, kills=0, people_too=False, durable_drops=True
         )
         os.sync()  # the person's repository and the config were there long ago
         try:
@@ -144,7 +167,7 @@ def losses(
             note(f"kept: {disk.base}")
         else:
             disk.close()
-    return 8 * number, wrong
+    return items, wrong
 
 
 def _all(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random, number: int) -> list[str]:
@@ -200,6 +223,8 @@ def rows(where: Path, quick: bool) -> list[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/power", description=__doc__.splitlines()[0])
     parser.add_argument("--losses", type=int, default=10)
+    parser.add_argument("--items", type=int, default=0, help="default: eight for each loss")
+    parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--control", action="store_true", help="with durability: process; succeeds when it fails"
@@ -211,11 +236,14 @@ def main() -> int:
     if why := possible(options.fs):
         print(f"skipped: {why}")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nothing of it is left running, or mounted
     durability = "process" if options.control else "power"
     items, wrong = losses(
         options.dir,
         number=options.losses,
         seed=options.seed,
+        items=options.items,
+        workers=options.workers,
         durability=durability,
         kind=options.fs,
         failpoint=options.failpoint,
@@ -223,7 +251,8 @@ def main() -> int:
     for line in wrong[:40]:
         print(line)
     print(
-        f"{options.losses} power losses of {options.fs}, {items} items, durability {durability}: {len(wrong)} violations"
+        f"{options.losses} power losses of {options.fs}, {items} items (seed {options.seed}), durability {durability}:"
+        f" {len(wrong)} violations"
     )
     return int(bool(wrong) != options.control)
 

@@ -60,8 +60,11 @@ PARTS = (
     Part(
         "storm",
         "the real daemon: workers, coordinators and mergers killed and stopped while items run",
-        (*PYTHON, "benchmarks.storm", "--items", "1000", "--kills", "1000000", "--gap", "1", "--stops"),
-        ("--items", "40"),
+        (
+            *(*PYTHON, "benchmarks.storm", "--items", "5000", "--kills", "5000", "--stops", "1000"),
+            *("--gap", "0.3", "--workers", "6", "--aim", "8,1,1"),
+        ),
+        ("--items", "40", "--kills", "40", "--stops", "10"),
         r"storm: .*",
     ),
     Part(
@@ -108,19 +111,24 @@ def commit() -> str:
 
 
 def prove(part: Part, quick: bool) -> tuple[int, str, float]:
-    """-> (exit code, the line that says it, seconds). What was printed is kept."""
+    """-> (exit code, the line that says it, seconds). What was printed is kept; progress is shown at once."""
     command = [*part.command, *(part.quick if quick else ())]
     began = time.monotonic()
-    done = subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    printed = ""
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as running:
+        for line in running.stdout or ():
+            printed += line
+            if line.startswith("  "):  # `tables.note`
+                print(line, end="", file=sys.stderr, flush=True)
     seconds = time.monotonic() - began
     if not quick:
         KEPT.mkdir(exist_ok=True)
         shown = " ".join(x for x in part.command[4:])
-        (KEPT / f"{part.name}.txt").write_text(f"$ {part.command[3]} {shown}\n{done.stdout}")
-    found = re.findall(part.said, done.stdout)
-    return done.returncode, found[-1].strip() if found else done.stdout.strip().rpartition("\n")[2], seconds
+        (KEPT / f"{part.name}.txt").write_text(f"$ {part.command[3]} {shown}\n{printed}")
+    found = re.findall(part.said, printed)
+    return running.returncode, found[-1].strip() if found else printed.strip().rpartition("\n")[2], seconds
 
 
 def write(rows: dict[str, str]) -> None:

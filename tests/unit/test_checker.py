@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,15 @@ def test_an_item_that_was_cancelled_is_right_when_somebody_asked_for_it(queue: P
         put(home(queue) / "0.end", n=0, outcome="cancelled")
     assert found(queue, ("a",)) == []
     assert found(queue) == ["a: cancelled, and nobody asked for it"]
+
+
+@pytest.mark.parametrize("name", ["selftest.0123456789ab", "selftest.0123456789ab.link", "format.01234567"])
+def test_what_a_start_that_was_killed_left_is_given_an_hour(queue: Path, name: str) -> None:
+    left = queue / "tmp" / name
+    left.touch()
+    assert found(queue) == []
+    os.utime(left, (0, 0))
+    assert found(queue) == [f"left in tmp/: {name}"]
 
 
 def home(queue: Path) -> Path:
