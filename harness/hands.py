@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
-from harness import procs, reports
+from harness import presence, procs, reports
 from harness.atomicfs import held
 from harness.clock import Clock
 from harness.containment import Containment, Kind
@@ -81,6 +81,9 @@ class LocalHands:
             if report and report.item == uid and report.attempt == n:
                 who = ProcessId(pid=report.pid, start_ticks=report.start_ticks, boot_id=report.boot_id)
                 procs.signal(who, signal.SIGUSR1)
+
+    def present(self, incarnation: str) -> bool:
+        return presence.present(self.layout, incarnation)
 
     def _worktrees(self, slot: str) -> list[Path]:
         """Where to look for what escaped its marks: only without a cgroup or namespace, and only while no worker of

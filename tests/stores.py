@@ -43,6 +43,7 @@ class Hand:
     lives_on: bool = False
     cleared: list[tuple[str, int]] = field(default_factory=list)
     interrupted: list[tuple[str, int]] = field(default_factory=list)
+    absent: set[str] = field(default_factory=set)
 
     def suspects(self, claim: Claim, path: str, token: tuple[int, int]) -> bool:
         return self.hung
@@ -53,6 +54,9 @@ class Hand:
 
     def interrupt(self, uid: str, n: int) -> None:
         self.interrupted.append((uid, n))
+
+    def present(self, incarnation: str) -> bool:
+        return incarnation not in self.absent
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,9 @@ class _Voice:
     def clear(self, uid: str, claim: Claim) -> bool:
         return True  # only asked after the owner's lock was found free
 
+    def present(self, incarnation: str) -> bool:
+        return True  # never asked: it sweeps nothing
+
     def interrupt(self, uid: str, n: int) -> None:
         """Make the worker that runs attempt n look at its end now; without this it looks at its next beat."""
         for folder in sorted((self._layout.run / "agents").glob("*/")):

@@ -5,7 +5,6 @@ Owns the order in which drops are taken and the sweep of incoming/; the protocol
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,9 +17,7 @@ from harness.store.admission import Admission, admit, take
 from harness.store.cells import Actor
 from harness.store.disk import Disk
 from harness.store.drops import Context
-
-EMPTY_S = 3600.0
-"""An empty incoming/<U> that is so old belongs to nobody who still lives."""
+from harness.store.sweeping import sweep_home
 
 
 def context_of(config: Config) -> Context:
@@ -95,16 +92,8 @@ class Intake:
                 reasons=list(admission.rejected[:20]),
             )
         if admission.empty:
-            self._sweep_empty(home)
+            self.disk.run(sweep_home(home))
         return admission
-
-    def _sweep_empty(self, home: str) -> None:
-        path = self.disk.layout.queue / "incoming" / home
-        try:
-            if self.clock.wall() - os.stat(path).st_mtime > EMPTY_S:
-                os.rmdir(path)
-        except OSError:
-            pass  # somebody moved a drop in, or removed it
 
     def _report_ignored(self) -> None:
         now = self.disk.dropbox.ignored if self.disk.dropbox else {}

@@ -153,6 +153,6 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
         ending=Ending(layout, clock, events, signals, notifier, pool, mergers, config.drain_s),
         idle=Idle(layout, index, intake, hinting, pool, mergers, projects),
         news=news,
-        tidying=Tidying(layout, clock, disk, me.incarnation),
+        tidying=Tidying(layout, disk, me.incarnation),
         current=current,
     )

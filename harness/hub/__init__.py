@@ -9,10 +9,19 @@ from harness.hub.git import IDENTITY, GitCommandError, GitInterrupted
 from harness.hub.history import BrokenCommitError, Change
 from harness.hub.lane import Lane, Swap
 from harness.hub.leftovers import Leftovers, WorktreeStatus
-from harness.hub.merging import Built, Conflict, Merge
-from harness.hub.publish import Published, Refusal, Refused, UpToDate
+from harness.hub.merging import Built, Conflict
+from harness.hub.publish import Refusal, Refused
+from harness.hub.publishing import (
+    Published,
+    Refreshed,
+    Upstream,
+    UpstreamFenced,
+    UpstreamMerged,
+    UpstreamUnchanged,
+    UpToDate,
+)
 from harness.hub.salvage import Saved
-from harness.hub.upstream import Refreshed, Upstream, UpstreamFenced, UpstreamMerged, UpstreamUnchanged
+from harness.hub.trailers import Merge
 from harness.hub.worktrees import Salvage, Worktree
 
 __all__ = [

@@ -9,24 +9,72 @@ crash in the middle of it. All raise GitCommandError for what git does not do al
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from harness.clock import Clock
 from harness.config import Project
-from harness.hub import history, leftovers, merging, publish, upstream, worktrees
+from harness.hub import history, leftovers, merging, publish, publishing, trailers, upstream, worktrees
 from harness.hub.access import writable
 from harness.hub.creation import open_repo
 from harness.hub.git import CommandRunner
 from harness.hub.guard import Emit
 from harness.hub.lane import Lane, Swap, read_lane, swap_lane, swap_target
-from harness.hub.repo import Repo
+from harness.hub.repo import LANE, Repo
 from harness.layout import Layout
 from harness.logs import Event
+
+T = TypeVar("T")
 
 
 def _silent(_event: Event, /, **_values: object) -> None:
     """For callers that keep no events."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The operations of `publishing`, on git."""
+
+    repo: Repo
+
+    def fetch(self) -> tuple[str, str] | None:
+        return upstream.look(self.repo)
+
+    def lane(self) -> Lane:
+        return Lane(blob=self.repo.refs.read(LANE), epoch="")
+
+    def target(self) -> str:
+        return upstream.target_of(self.repo)
+
+    def seen(self) -> str | None:
+        return self.repo.refs.read(self.repo.upstream)
+
+    def relation(self, ours: str, theirs: str) -> publishing.Relation:
+        return upstream.relation(self.repo, ours, theirs)
+
+    def join(self, ours: str, theirs: str) -> str | merging.Conflict:
+        message = f"Merge {self.repo.project.target} from upstream\n"
+        made = merging.join(self.repo, ours, theirs, message)
+        return made.sha if isinstance(made, merging.Built) else made
+
+    def sync_hub(self) -> None:
+        self.repo.sync()
+
+    def swap_target(self, held: Lane, new: str, old: str) -> Swap:
+        return swap_target(self.repo, held, new, old)
+
+    def push(self, new: str, lease: str) -> publish.Refused | None:
+        return publish.push(self.repo, new, lease)
+
+    def unmerged(self) -> publish.Refused:
+        return publish.unmerged(self.repo)
+
+    def sync_theirs(self) -> None:
+        self.repo.sync_theirs()
+
+    def note(self, sha: str) -> None:
+        self.repo.change_refs([f"update {self.repo.upstream} {sha}"])
 
 
 class Hub:
@@ -68,21 +116,41 @@ class Hub:
         """The commit on which the next attempt is based."""
         return upstream.target_of(self.repo)
 
-    def refresh(self) -> upstream.Refreshed:
+    def refresh(self) -> publishing.Refreshed:
         """Follows the person's target when that is safe. A network that fails is a value."""
-        return upstream.refresh(self.repo)
+        now = self._run(publishing.follow())
+        if now.state is publishing.Upstream.FORWARDED:
+            name = self.repo.project.name
+            self.repo.emit(Event.TARGET_FETCHED, project=name, old=now.was, new=now.target)
+        return now
 
     def merge_upstream(
         self, held: Lane
-    ) -> upstream.UpstreamMerged | upstream.UpstreamUnchanged | upstream.UpstreamFenced | merging.Conflict:
+    ) -> (
+        publishing.UpstreamMerged
+        | publishing.UpstreamUnchanged
+        | publishing.UpstreamFenced
+        | merging.Conflict
+    ):
         """Both moved: merges theirs into ours, as the holder of the lane."""
-        return upstream.merge_upstream(self.repo, held)
+        done: Any = self._run(publishing.merge_upstream(held))
+        return done  # type: ignore[no-any-return] # what `join` refuses is a Conflict
 
-    def publish(self) -> publish.Published | publish.UpToDate | publish.Refused:
+    def publish(self) -> publishing.Published | publishing.UpToDate | publish.Refused:
         """Pushes our target to the person's repository, with a lease."""
-        return publish.publish(self.repo)
+        done: Any = self._run(publishing.publish())
+        return done  # type: ignore[no-any-return] # what is refused is a Refused
 
-    def unpublished(self) -> list[merging.Merge]:
+    def _run(self, step: publishing.Step[T]) -> T:
+        asked, reply = _Asked(self.repo), None
+        while True:
+            try:
+                op = step.send(reply)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            reply = getattr(asked, op[0])(*op[1:])
+
+    def unpublished(self) -> list[trailers.Merge]:
         """Merges that are not upstream yet, oldest first."""
         return publish.unpublished(self.repo)
 

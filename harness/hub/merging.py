@@ -1,20 +1,16 @@
-"""Merge commits: how they are made, and how one is recognised later.
-
-A merge of ours has exactly two parents, the target as it was and the submitted commit, and ends with two trailers. It
-is recognised on the first-parent line by trailers *and* second parent: agents write commit messages too, but no commit
-of theirs ever stands on that line.
-"""
+"""Merge commits: how they are made, and where one is looked for later. `trailers` says how one is recognised."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.hub.attributes import attributes_of
 from harness.hub.git import IDENTITY, GitCommandError
 from harness.hub.repo import Repo
+from harness.hub.trailers import ITEM, Commit, Merge, merge_in, merge_of, trailers
 
-ITEM, ATTEMPT = "Harness-Item", "Harness-Attempt"
 TITLES = 20
 MAX_BODY = 16 * 1024
 
@@ -40,25 +36,13 @@ class Conflict:
     """What git says about each file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Merge:
-    """One merge of ours on the target."""
-
-    uid: str
-    n: int
-    sha: str
-    """The merge commit."""
-    submitted: str
-    subject: str
-
-
 def build_merge(
     repo: Repo, onto: str, uid: str, n: int, sha: str, subject: str, body: str = ""
 ) -> Built | Conflict:
     """Merges `sha` into `onto`, without a worktree, always as a merge commit. The same arguments give the same commit
     (unless a parent's date lies in the future)."""
     parts = [" ".join(subject.split()) or f"{uid}: merge", body.replace("\0", "").strip()[:MAX_BODY]]
-    message = "\n\n".join(part for part in (*parts, f"{ITEM}: {uid}\n{ATTEMPT}: {n}") if part) + "\n"
+    message = "\n\n".join(part for part in (*parts, trailers(uid, n)) if part) + "\n"
     return join(repo, onto, sha, message)
 
 
@@ -145,18 +129,16 @@ def merged_as(repo: Repo, tip: str, uid: str, n: int, sha: str) -> str | None:
 
     Only what `sha` does not contain is looked at: its merge is never among its own ancestors.
     """
-    for merge in _merges(repo, tip, sha, "--fixed-strings", f"--grep={ITEM}: {uid}"):
-        if (merge.uid, merge.n, merge.submitted) == (uid, n, sha):
-            return merge.sha
-    return None
+    return merge_of(_line(repo, tip, sha, "--fixed-strings", f"--grep={ITEM}: {uid}"), uid, n, sha)
 
 
 def merges_between(repo: Repo, old: str | None, new: str) -> list[Merge]:
     """Our merges on the first-parent line of `new` that `old` does not have, oldest first."""
-    return _merges(repo, new, old, "--reverse")
+    return [merge for commit in _line(repo, new, old, "--reverse") if (merge := merge_in(commit))]
 
 
-def _merges(repo: Repo, tip: str, since: str | None, *options: str) -> list[Merge]:
+def _line(repo: Repo, tip: str, since: str | None, *options: str) -> Iterator[Commit]:
+    """The merges on the first-parent line of `tip`, newest first."""
     out = repo.git(
         "log",
         "--first-parent",
@@ -168,24 +150,8 @@ def _merges(repo: Repo, tip: str, since: str | None, *options: str) -> list[Merg
         f"{since}..{tip}" if since else tip,
         "--",
     )
-    found = []
     for entry in out.raw.split(b"\0"):
         head, _, message = entry.decode("utf-8", "replace").partition("\n")
-        words = head.split()
-        trailers = message.rstrip("\n").split("\n")[-2:]
-        if len(words) != 3 or len(trailers) != 2:
-            continue
-        item, attempt = trailers
-        number = attempt.removeprefix(f"{ATTEMPT}: ")
-        if not item.startswith(f"{ITEM}: ") or not number.isdecimal() or number == attempt:
-            continue
-        found.append(
-            Merge(
-                uid=item.removeprefix(f"{ITEM}: "),
-                n=int(number),
-                sha=words[0],
-                submitted=words[2],
-                subject=message.split("\n", 1)[0],
-            )
-        )
-    return found
+        if head:
+            sha, *parents = head.split()
+            yield Commit(sha=sha, parents=tuple(parents), message=message)

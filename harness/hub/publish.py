@@ -1,8 +1,8 @@
-"""T11: our target goes to where the person wants it, by `git push` with a lease and nothing else.
+"""The push to the person's repository, by `git push` with a lease and nothing else, and what its refusals mean.
 
-Idempotent; a refusal is a value with a remedy, merged work waits as `publishing` and nothing is overwritten. A target
-that is checked out there is refused by git; with `checkout: update` a *clean* checkout is updated with it, a dirty one
-refused. Their hooks run as for any push.
+A refusal is a value with a remedy: merged work waits as `publishing` and nothing is overwritten. A target that is checked
+out there is refused by git; with `checkout: update` a *clean* checkout is updated with it, a dirty one refused. Their
+hooks run as for any push. The order of calls is in `publishing`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from enum import StrEnum
 
 from harness.config import Checkout
 from harness.hub.git import GitCommandError
-from harness.hub.history import is_ancestor
-from harness.hub.merging import Merge, merges_between
+from harness.hub.merging import merges_between
 from harness.hub.repo import Repo
+from harness.hub.trailers import Merge
 from harness.hub.upstream import target_of
 
 
@@ -31,20 +31,6 @@ class Refusal(StrEnum):
     DENIED = "denied"  # credentials, ownership, permissions
     UNREACHABLE = "unreachable"  # network or path
     OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """Their target is ours now."""
-
-    sha: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpToDate:
-    """There was nothing to push."""
-
-    sha: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +67,16 @@ _SAID: tuple[tuple[str, Refusal], ...] = (
 _PASSING = {Refusal.STALE, Refusal.DIVERGED, Refusal.LOCKED, Refusal.UNREACHABLE}
 
 
-def publish(repo: Repo) -> Published | UpToDate | Refused:
-    """Pushes our target with a lease on what we last saw there. Changes nothing else."""
-    tip, seen = target_of(repo), repo.refs.read(repo.upstream)
-    if seen == tip:
-        return UpToDate(sha=tip)
-    if seen is None or not is_ancestor(repo, seen, tip):
-        return _refused(repo, Refusal.DIVERGED, "their branch holds commits that ours does not")
+def push(repo: Repo, tip: str, lease: str) -> Refused | None:
+    """Moves their target from `lease` to `tip`. Changes nothing else."""
     target = repo.target
-    options = ["--porcelain", "--atomic", "--no-verify", "--no-signed", f"--force-with-lease={target}:{seen}"]
+    options = [
+        "--porcelain",
+        "--atomic",
+        "--no-verify",
+        "--no-signed",
+        f"--force-with-lease={target}:{lease}",
+    ]
     if receive := _receiving(repo):
         options.append(f"--receive-pack=git {' '.join(f'-c {setting}' for setting in receive)} receive-pack")
     try:
@@ -97,8 +84,11 @@ def publish(repo: Repo) -> Published | UpToDate | Refused:
     except GitCommandError as e:
         said = "\n".join(part for part in (e.stdout.strip(), e.stderr.strip()) if part)
         return _refused(repo, _kind(said), said)
-    repo.change_refs([f"update {repo.upstream} {tip}"])
-    return Published(sha=tip)
+    return None
+
+
+def unmerged(repo: Repo) -> Refused:
+    return _refused(repo, Refusal.DIVERGED, "their branch holds commits that ours does not")
 
 
 def _receiving(repo: Repo) -> list[str]:

@@ -13,6 +13,7 @@ lane           the merge lane: take it, judge a submitted result
 disk           the operations as system calls
 dropbox        which files in the drop box are ready to be taken
 drops          text of a drop -> drafts of items, or all reasons against it
+sweeping       private files and empty homes that the dead left
 hints          ready/: where claimable items are probably found
 view           reading the store for people: every item with its state
 fsck           every invariant that can be checked on the tree (invariants: of one item; provenance: of drops)

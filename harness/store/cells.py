@@ -105,15 +105,21 @@ def publish(
     Guarantees: whoever reads the cell reads it whole; the winner's cell is durable on return; a loser holds no lock.
     Not guaranteed: that the cell is durable for somebody who merely *saw* it (they fsync its folder first).
     """
-    tmp = actor.tmp(what)
     folder = cell.rsplit("/", 1)[0]
-    yield from ops.make(tmp, record, lock)
-    yield from ops.fsync(tmp)  # whole before it is visible
-    if helping:
-        yield from ops.fsync_dir(folder)  # what I build on must outlive me
-    reply = yield from ops.link(tmp, cell)  # <-- linearization point
-    if reply is not Linked.OK and (yield from ops.same(tmp, cell)):
-        reply = Linked.OK  # the link was made, its reply was lost (NFS)
+    while True:
+        tmp = actor.tmp(what)
+        yield from ops.make(tmp, record, lock)
+        yield from ops.fsync(tmp)  # whole before it is visible
+        if helping:
+            yield from ops.fsync_dir(folder)  # what I build on must outlive me
+        reply = yield from ops.link(tmp, cell)  # <-- linearization point
+        if reply is not Linked.OK and (yield from ops.same(tmp, cell)):
+            reply = Linked.OK  # the link was made, its reply was lost (NFS)
+        if reply is not Linked.GONE or (yield from ops.same(tmp, tmp)):
+            break
+        # ENOENT because of the private file: a sweep took us for dead (`sweeping`). The item may well be there.
+        if lock:
+            yield from ops.unlock(tmp)
     if reply is Linked.UNKNOWN:
         yield from ops.die("link", cell)  # neither won nor lost: recovery is the only error path
     yield from ops.unlink(tmp)

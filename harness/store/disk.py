@@ -53,6 +53,10 @@ class Hands(Protocol):
         """Make the owner of a decided attempt look at its end now."""
         ...
 
+    def present(self, incarnation: str) -> bool:
+        """Is its presence locked?"""
+        ...
+
 
 class Hub(Protocol):
     """The operations of the lane on one project's hub."""
@@ -345,7 +349,16 @@ class Disk:
     def do_passed(self, moment: str) -> bool:
         return self.clock.wall() >= parse_rfc3339(moment)
 
+    def do_older(self, path: str, seconds: float) -> bool:
+        try:
+            return self.clock.wall() - os.lstat(f"{self._base}/{path}").st_mtime > seconds
+        except OSError:
+            return False
+
     # ---- processes ---------------------------------------------------------------------------------------------------
+
+    def do_present(self, incarnation: str) -> bool:
+        return self.hands.present(incarnation) if self.hands else True
 
     def do_suspect(self, path: str) -> Claim | None:
         try:

@@ -2,7 +2,7 @@
 
 A protocol generator says ``reply = yield from ops.link(tmp, cell)``. The interpreter (`disk.Disk`, or a model) gets
 ``("link", tmp, cell)`` and sends the reply back. Paths are relative to the root (``queue/open/<uid>``). Nothing here
-reads a clock or touches a disk; time enters only through the replies of `suspect` and `passed`.
+reads a clock or touches a disk; time enters only through the replies of `suspect`, `passed` and `older`.
 """
 
 from __future__ import annotations
@@ -173,6 +173,18 @@ def fresh() -> Step[str]:
 def passed(moment: str) -> Step[bool]:
     """Has this RFC 3339 time come, by the wall clock?"""
     reply: bool = yield ("passed", moment)
+    return reply
+
+
+def older(path: str, seconds: float) -> Step[bool]:
+    """Was it changed so long ago, by the wall clock? Of what is gone: no."""
+    reply: bool = yield ("older", path, seconds)
+    return reply
+
+
+def present(incarnation: str) -> Step[bool]:
+    """Does it live, as far as its presence lock says? An opinion: nothing but garbage may depend on it."""
+    reply: bool = yield ("present", incarnation)
     return reply
 
 

@@ -29,6 +29,8 @@ LOCAL = frozenset(
     {"make", "stage", "fsync", "unlink", "build", "commit", "superseded", "acked", "promised", "exec"}
 )
 """Operations on what is private, or notes for the history: they commute with whatever others do."""
+PRIVATE = frozenset({"make", "stage", "unlink"})
+"""Those of them that a sweep of queue/tmp/ sees, or undoes."""
 SYNC = frozenset({"fsync_dir", "syncfs", "sync_hub"})
 """Without effect as long as the power stays."""
 HISTORIES = 3

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from harness.model import Claim, Outcome, Verdict
 from harness.store.ops import Linked, Moved
 from tests.model import processes
-from tests.model.automaton import END, SYNC, TORN, Automaton, Interned
+from tests.model.automaton import END, PRIVATE, SYNC, TORN, Automaton, Interned
 from tests.model.files import Files, Git, split
 from tests.model.invariants import Broken, Contents, Rules
 
@@ -75,6 +75,8 @@ class Scenario:
     """Spend `replies` on listings that miss a name (readdir is no snapshot)."""
     hints: bool = False
     """Are hints part of the state?"""
+    sweeps: bool = False
+    """Somebody sweeps queue/tmp/ and empty homes of drops: what is private may vanish."""
     moves: bool = False
     """Somebody moves folders of the store: alarms are right."""
     kills_hung: bool = False
@@ -154,7 +156,9 @@ class Explorer:
             assert op is not None
             kind = op[0]
             if not (
-                at.local or (kind in SYNC and not self.tracked) or (kind in QUIET and self._quiet(files, op))
+                (at.local and not (self.scenario.sweeps and kind in PRIVATE))
+                or (kind in SYNC and not self.tracked)
+                or (kind in QUIET and self._quiet(files, op))
             ):
                 break
             if op[0] in ("die", "alarm"):
@@ -290,6 +294,13 @@ class Explorer:
                 later = files.copy()
                 later.time_passed = True
                 return [*one(False), (later, ghost, True, budget, "")]
+            case "older":
+                return [*one(False), *(one(True) if self.scenario.sweeps else ())]
+            case "present":
+                out = one(op[1] in self._alive)
+                if op[1] in self._alive and budget.suspicions:
+                    out.append((files, ghost, False, budget._replace(suspicions=budget.suspicions - 1), ""))
+                return out
             case "suspect":
                 return self._suspect(files, ghost, op[1], budget)
             case "clear":
@@ -413,7 +424,7 @@ class Explorer:
     def _change(self, files: Files, op: tuple[Any, ...], me: str) -> Any:
         """An operation with one outcome that changes files. -> reply"""
         match op[0]:
-            case "unlock" | "unlink" | "build":
+            case "unlock" | "unlink" | "build" | "make" | "stage":
                 return self._local(files, frozenset(), op, me)[0]
             case "mkdir":
                 parts, name = split(op[1])

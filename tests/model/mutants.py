@@ -37,6 +37,7 @@ from tests.model.scenarios import (
     NEEDS_X,
     OTHER,
     PUSH,
+    SINGLE,
     World,
     X,
     a,
@@ -45,6 +46,7 @@ from tests.model.scenarios import (
     m,
     one,
     person,
+    s,
     submitted,
     t,
     uid_of,
@@ -62,6 +64,7 @@ MODULES = (
     "attempts",
     "operators",
     "lane",
+    "sweeping",
 )
 """Those that hold generators, in the order of their imports. Whatever else they import is shared with the product."""
 
@@ -193,7 +196,6 @@ DEAD_CLAIM = Claim(n=1, act=Act.RUN, owner=OLD)
 ZERO_END = End(n=0, outcome=Outcome.CANCELLED, by=BEFORE)
 ZERO_GRANT = Grant(n=0, extra=0, by="me")
 LATER: dict[str, Any] = {"not_before": "2027-01-15T08:00:00Z"}
-SINGLE_B2 = '{"id": "b2", "prompt": "q", "commit": "none"}'
 X1, X2 = "x-1111111111", "x-2222222222"
 
 
@@ -207,11 +209,14 @@ def rivals() -> World:
 
 # ---- texts that several mutants change -------------------------------------------------------------------------------------
 
-HELP = "    if helping:\n        yield from ops.fsync_dir(folder)  # what I build on must outlive me\n"
-SAME = (
-    "    if reply is not Linked.OK and (yield from ops.same(tmp, cell)):\n"
-    "        reply = Linked.OK  # the link was made, its reply was lost (NFS)\n"
+HELP = (
+    "        if helping:\n            yield from ops.fsync_dir(folder)  # what I build on must outlive me\n"
 )
+SAME = (
+    "        if reply is not Linked.OK and (yield from ops.same(tmp, cell)):\n"
+    "            reply = Linked.OK  # the link was made, its reply was lost (NFS)\n"
+)
+SWEPT = "        if reply is not Linked.GONE or (yield from ops.same(tmp, tmp)):\n"
 UNKNOWN = (
     '        yield from ops.die("link", cell)  # neither won nor lost: recovery is the only error path\n'
 )
@@ -272,7 +277,7 @@ def publishing() -> list[Mutant]:
             ("cells", "        yield from ops.fsync_dir(folder)\n        return Won.YES, tmp\n", "        return Won.YES, tmp\n"),
         ), scene((w(),), one(), powers=1)),
         Mutant("M3 a cell's data is not durable before its link", (
-            ("cells", "    yield from ops.fsync(tmp)  # whole before it is visible\n", ""),
+            ("cells", "        yield from ops.fsync(tmp)  # whole before it is visible\n", ""),
         ), scene((w(),), one(), powers=1)),
         Mutant("M4 what a cell is built on is not made durable first", (
             ("cells", HELP, ""),
@@ -292,15 +297,15 @@ def publishing() -> list[Mutant]:
             ("cells", '{record.n}.claim"', '{record.n}.{record.owner.incarnation}.claim"'),
         ), scene((w(), w("v")), one())),
         Mutant("M15 EEXIST is taken for a win", (
-            ("cells", SAME, "    if reply is Linked.EXISTS:\n        reply = Linked.OK\n"),
+            ("cells", SAME, "        if reply is Linked.EXISTS:\n            reply = Linked.OK\n"),
         ), scene((w(), w("v")), one())),
         Mutant("M18 whether a link was made is not asked after a lost reply", (
             ("cells", SAME, ""),
         ), scene((w(), m()), one(), replies=1),
             harmless="who won and believes that it lost starts over; its claim is unlocked, and expires. It costs an attempt"),
         Mutant("M56 a cell is set by rename", (
-            ("cells", "    reply = yield from ops.link(tmp, cell)  # <-- linearization point\n",
-             "    reply = Linked.OK if (yield from ops.rename(tmp, cell)) is ops.Moved.OK else Linked.GONE\n"),
+            ("cells", "        reply = yield from ops.link(tmp, cell)  # <-- linearization point\n",
+             "        reply = Linked.OK if (yield from ops.rename(tmp, cell)) is ops.Moved.OK else Linked.GONE\n"),
         ), scene((w(), w("v")), one())),
         Mutant("M57 a link that failed for an unknown reason is taken for a win", (
             ("cells", UNKNOWN, "        reply = Linked.OK\n"),
@@ -780,7 +785,7 @@ def admission() -> list[Mutant]:
 
 
 def batches() -> list[Mutant]:
-    batch, raced = World().drop("b.json", BATCH), World().taken("b.json", BATCH).taken("c.json", SINGLE_B2)
+    batch, raced = World().drop("b.json", BATCH), World().taken("b.json", BATCH).taken("c.json", SINGLE)
     tree_syncfs = "            yield from ops.syncfs()  # whole and durable before any cell that names it\n"
     ids_syncfs = "    if cells:\n        yield from ops.syncfs()\n"
     link_all = "            raced = yield from _link_all(cells)\n"
@@ -861,6 +866,50 @@ def batches() -> list[Mutant]:
     ]  # fmt: skip
 
 
+def sweeping() -> list[Mutant]:
+    present = "            garbage = owner != mine and not (yield from ops.present(owner))\n"
+    two_mergers = (j("j.0"), j("k.0"), s())
+    taker = (a(), a("b", takes=False))
+    x = World().drop("x.json", X)
+    return [
+        Mutant("M143 an owner whose private file was swept takes its item for moved on", (
+            ("cells", SWEPT, "        if True:\n"),
+        ), scene((w("w.0"), s()), one(), suspicions=1, sweeps=True)),
+        Mutant("M144 a refusal leaves the lane although its private file was swept", (
+            ("cells", SWEPT, SWEPT.replace("if ", 'if what == "verdict" or ')),
+        ), scene(two_mergers, submitted(), suspicions=1, fails=1, sweeps=True)),
+        Mutant("M145 who makes a ticket again keeps the lock of the one that was swept", (
+            ("cells", "        if lock:\n            yield from ops.unlock(tmp)\n    if reply", "    if reply"),
+        ), scene((w("w.0"), m("m.0"), s()), one(), suspicions=1, sweeps=True),
+            harmless="the lock is on a file that has no name any more. It costs a descriptor"),
+        Mutant("M146 private files are swept of the living, too", (
+            ("sweeping", present, "            garbage = owner != mine\n"),
+        ), scene((w("w.0"), m("m.0"), s(rounds=2)), one(), sweeps=True),
+            harmless="who lives makes its private file again. It costs time, for ever if the sweep never rests"),
+        Mutant("M147 an id of a batch whose private file was swept counts as taken", (
+            ("batches", "        if reply is not Linked.OK and not (yield from ops.same(tmp, cell)):\n",
+             "        if reply not in (Linked.OK, Linked.GONE) and not (yield from ops.same(tmp, cell)):\n"),
+        ), scene((d("b.json", "a.0"), d("c.json", "b.0"), s()), World().taken("b.json", BATCH).taken("c.json", SINGLE),
+                 suspicions=1, sweeps=True)),
+        Mutant("M148 a home is swept with what is in it", (
+            ("sweeping", "        yield from ops.rmdir(folder)\n", lines(
+                "        for name in (yield from ops.ls(folder)) or ():",
+                '            yield from ops.unlink(f"{folder}/{name}")',
+                "        yield from ops.rmdir(folder)",
+            )),
+        ), scene(taker, x, sweeps=True)),
+        Mutant("M149 a home that was swept is made again for its drop, and that is not durable", (
+            ("admission", "        else:\n            yield from ops.rmdir(folder)\n", lines(
+                "        else:",
+                "            yield from ops.mkdir(folder)",
+                '            yield from ops.rename(f"queue/{name}", f"{folder}/{raw_name(name)}")',
+                "            yield from ops.fsync_dir(folder)",
+                "            taken.append((home, name))",
+            )),
+        ), scene(taker, x, powers=1, sweeps=True)),
+    ]  # fmt: skip
+
+
 def mutants() -> list[Mutant]:
     """By what they break."""
     return [
@@ -872,6 +921,7 @@ def mutants() -> list[Mutant]:
         *waits(),
         *admission(),
         *batches(),
+        *sweeping(),
     ]
 
 

@@ -28,7 +28,7 @@ PROJECT = "app"
 
 def product() -> SimpleNamespace:
     """The store as it ships."""
-    from harness.store import admission, attempts, cells, lane, operators, ops, promotion
+    from harness.store import admission, attempts, cells, lane, operators, ops, promotion, sweeping
 
     return SimpleNamespace(
         admission=admission,
@@ -38,6 +38,7 @@ def product() -> SimpleNamespace:
         operators=operators,
         ops=ops,
         promotion=promotion,
+        sweeping=sweeping,
     )
 
 
@@ -126,14 +127,22 @@ def monitor(p: SimpleNamespace, me: str, rounds: int = 1, hints: bool = False) -
                 yield ("hint", uid, 5)
 
 
-def admitter(p: SimpleNamespace, me: str, rounds: int = 1, context: Any = None) -> Body:
-    """The coordinator's admission: take drops, decide what is in incoming/, complete what a dead one began."""
+def admitter(p: SimpleNamespace, me: str, rounds: int = 1, context: Any = None, takes: bool = True) -> Body:
+    """The coordinator's admission: take drops, decide what is in incoming/, complete what a dead one began, sweep."""
     self = actor(p, me)
     for _ in range(rounds):
-        yield from p.admission.take()
+        if takes:
+            yield from p.admission.take()
         todo = (yield ("ls", "queue/incoming")) or ()  # a local: part of the state of the process
         for home in todo:
-            yield from p.admission.admit(self, home, context, DAY)
+            if (yield from p.admission.admit(self, home, context, DAY)).empty:
+                yield from p.sweeping.sweep_home(home)
+
+
+def sweeper(p: SimpleNamespace, me: str, rounds: int = 1) -> Body:
+    """The coordinator's care for queue/tmp/."""
+    for _ in range(rounds):
+        yield from p.sweeping.sweep_private(me)
 
 
 def decider(p: SimpleNamespace, me: str, home: str, context: Any = None) -> Body:

@@ -27,6 +27,7 @@ from tests.model.processes import (
     pusher,
     retry,
     stop,
+    sweeper,
     worker,
     writer,
 )
@@ -214,6 +215,7 @@ BATCH = '[{"id": "b1", "prompt": "p", "commit": "none"}, {"id": "b2", "prompt": 
 CHAIN = '[{"id": "b1", "prompt": "p", "commit": "none"}, {"id": "b2", "prompt": "p", "commit": "none", "depends_on": ["b1"]}]'
 NAMED = '{"id": "n", "prompt": "p", "commit": "none"}'
 OTHER = '{"id": "n", "prompt": "something else", "commit": "none"}'
+SINGLE = '{"id": "b2", "prompt": "q", "commit": "none"}'
 BAD = '{"prompt": 7}'
 X0, X1, BATCH_9 = "x-9999999999", "x-1111111111", "b-9999999999"
 NEEDS_X = '{"prompt": "p", "commit": "none", "depends_on": ["x"]}'
@@ -230,8 +232,8 @@ def m(name: str = "m", rounds: int = 1, **more: Any) -> Process:
     return Process(name, monitor, {"rounds": rounds, **more})
 
 
-def a(name: str = "a", rounds: int = 1) -> Process:
-    return Process(name, admitter, {"rounds": rounds, "context": CONTEXT})
+def a(name: str = "a", rounds: int = 1, **more: Any) -> Process:
+    return Process(name, admitter, {"rounds": rounds, "context": CONTEXT, **more})
 
 
 def d(drop: str, name: str = "a") -> Process:
@@ -252,6 +254,11 @@ def person(maker: Any, item: str, name: str = "o") -> Process:
 
 def program(file: str) -> Process:
     return Process("u", writer, {"name": file}, mortal=False)
+
+
+def s(name: str = "s.0", rounds: int = 1) -> Process:
+    """A sweep; who may be swept has a name with a dot, as all incarnations have."""
+    return Process(name, sweeper, {"rounds": rounds})
 
 
 PUSH = Process("u", pusher)
@@ -338,14 +345,23 @@ def scenarios() -> list[Scenario]:
         Scenario("$ power, weak: batch of 2, admitter", (a(rounds=2),), World().drop("b.json", BATCH), Budget(powers=1)),
         Scenario("% power, journal: batch with a dependency, 2 admitters", (a(), a("b")), World().drop("b.json", CHAIN), Budget(powers=1), weak=False),
         Scenario("& lost replies: batch of 2, 2 admitters; 1 kill", (a(), a("b")), World().drop("b.json", BATCH), Budget(kills=1, replies=1)),
-        Scenario("* a batch that loses an id: 2 admitters", (a(), a("b")), World().drop("b.json", BATCH).drop("c.json", '{"id": "b2", "prompt": "q", "commit": "none"}'), Budget(kills=1)),
+        Scenario("* a batch that loses an id: 2 admitters", (a(), a("b")), World().drop("b.json", BATCH).drop("c.json", SINGLE), Budget(kills=1)),
         Scenario("~ one id, two admitters, each with another drop; 1 kill", (d("n1.json"), d("n2.json", "b")), World().taken("n1.json", NAMED).taken("n2.json", OTHER), Budget(kills=1)),
         Scenario("^ one id, two admitters with the same drop, power, weak; another drop", (d("n1.json"), d("n1.json", "b")), World().taken("n1.json", NAMED).taken("n2.json", OTHER), Budget(powers=1)),
-        Scenario(", one id, a batch and a drop, each with another admitter; 1 kill", (d("b.json"), d("c.json", "b")), World().taken("b.json", BATCH).taken("c.json", '{"id": "b2", "prompt": "q", "commit": "none"}'), Budget(kills=1)),
+        Scenario(", one id, a batch and a drop, each with another admitter; 1 kill", (d("b.json"), d("c.json", "b")), World().taken("b.json", BATCH).taken("c.json", SINGLE), Budget(kills=1)),
         Scenario("; an id becomes free while two admitters decide: monitor; 1 kill", (d("n2.json"), d("n2.json", "b"), m()), World().item("n").history("n", "cancelled").named("n").taken("n2.json", OTHER), Budget(kills=1)),
         Scenario(": an id of a batch that was rejected: admitter, power, weak", (a(),), World().stub(BATCH_9, "rejected").named("n", "n-99999999990", drop=BATCH_9).drop("n1.json", NAMED), Budget(powers=1)),
         # ---- hints
         Scenario("+ hints lost: 2 workers by hints, monitor; 1 kill, 1 suspicion", (w(rounds=2, hints=True), w("v", hints=True), m(rounds=2, hints=True)), one(), Budget(kills=1, suspicions=1), hints=True),
         Scenario("- hints stale, and for nothing: 2 workers, monitor; 1 failure, 1 kill", (w(rounds=2, hints=True), w("v", hints=True), m(hints=True)), one().hint("x").hint("y"), Budget(kills=1, fails=1), hints=True),
+        # ---- sweeping
+        Scenario("( private files swept: worker, monitor; 1 kill, 1 doubt", (w("w.0", rounds=2), m("m.0"), s()), one(), Budget(kills=1, suspicions=1), sweeps=True),
+        Scenario(") private files swept: cancel and merger; 1 kill, 1 doubt", (person(cancel, "g", "o.0"), j("j.0"), s()), submitted(), Budget(kills=1, suspicions=1), sweeps=True),
+        Scenario("[ private files swept: 2 mergers; 1 red gate, 1 doubt", (j("j.0"), j("k.0"), s()), submitted(), Budget(suspicions=1, fails=1), sweeps=True),
+        Scenario("] private files swept, power, weak: worker and monitor; 1 doubt", (w("w.0"), m("m.0"), s()), one(), Budget(powers=1, suspicions=1), sweeps=True),
+        Scenario("{ private files swept, power, journal: merger; 1 red gate, 1 doubt", (w("w.0"), j("j.0"), s()), one(merge=True), Budget(powers=1, suspicions=1, fails=1), weak=False, sweeps=True),
+        Scenario("} private files swept: batch of 2, another drop; 1 doubt", (d("b.json", "a.0"), d("c.json", "b.0"), s()), World().taken("b.json", BATCH).taken("c.json", SINGLE), Budget(suspicions=1), sweeps=True),
+        Scenario("< empty homes swept: an admitter takes, another does not; 2 kills", (a(rounds=2), a("b", takes=False)), World().drop("x.json", X), Budget(kills=2), sweeps=True),
+        Scenario("> empty homes swept, power, weak: an admitter takes, another does not", (a(), a("b", takes=False)), World().drop("x.json", X), Budget(powers=1), sweeps=True),
         Scenario("= hints, power: by hints, by sweep, monitor", (w(rounds=2, hints=True), w("v"), m(hints=True)), one().hint("x"), Budget(powers=1), hints=True),
     ]  # fmt: skip

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.config import load
-from harness.coordinator.intake import EMPTY_S, Intake, context_of
+from harness.coordinator.intake import Intake, context_of
 from harness.events import EventStream, read
+from harness.store.sweeping import EMPTY_S
 from tests.stores import World
 
 
