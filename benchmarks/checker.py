@@ -52,7 +52,7 @@ def check(fleet: Fleet, expected: Mapping[str, str | None], cancelled: Collectio
     items = list(_archived(fleet.queue, wrong))
     wrong += _once(items, expected)
     over = {one.item["id"] for one in items if _is_over_by_cancel(one)}
-    wrong += _lives(items, cancelled)
+    wrong += _lives(fleet.queue, items, cancelled)
     expected = {name: None if name in over else path for name, path in expected.items()}
     wrong += _line(fleet, items, expected)
     wrong += repositories(fleet)
@@ -126,12 +126,15 @@ def _once(items: list[Archived], expected: Mapping[str, str | None]) -> Iterator
             yield f"nobody dropped {name}"
 
 
-def _lives(items: list[Archived], cancelled: Collection[str]) -> Iterator[str]:
+def _lives(queue: Path, items: list[Archived], cancelled: Collection[str]) -> Iterator[str]:
+    stubs = Counter(path.name for path in queue.glob("done/*/*"))
     for one in items:
         over = _is_over_by_cancel(one)
         if over and one.item["id"] not in cancelled:
             yield f"{one.item['id']}: cancelled, and nobody asked for it"
         yield from _life(one, over)
+        if stubs[one.item["uid"]] != 1:
+            yield f"{one.item['uid']}: {stubs[one.item['uid']]} stubs"
 
 
 def _is_over_by_cancel(one: Archived) -> bool:
@@ -163,10 +166,6 @@ def _life(one: Archived, cancelled: bool) -> Iterator[str]:
             yield f"{uid}.{n} of {len(numbers)}: {end.get('outcome')} {verdict}"
         if end.get("sha") and verdict is None:
             yield f"{uid}.{n}: submitted and archived without a verdict"
-    stub = one.folder.parents[2] / "done"
-    found = list(stub.glob(f"*/{uid}"))
-    if len(found) != 1:
-        yield f"{uid}: {len(found)} stubs"
 
 
 def _line(fleet: Fleet, items: list[Archived], expected: Mapping[str, str | None]) -> Iterator[str]:

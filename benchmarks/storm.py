@@ -29,8 +29,8 @@ from benchmarks.tables import Row, note
 
 WORK = """\
 sleep {sleep}
-mkdir -p work
-printf %s {id} > work/{id}.txt
+mkdir -p {folder}
+printf %s {id} > {folder}/{id}.txt
 {more}
 {commit}
 """
@@ -250,7 +250,10 @@ class Storm:
         if self.random.random() < 0.1:
             self.expected[name] = None
             return item | {"prompt": f"sleep {self.random.uniform(0, 1):.2f}", "commit": "none"}
-        self.expected[name] = f"work/{name}.txt"
+        folder = (
+            f"work/{len(self.expected) // 50}"  # git writes the tree of a folder anew with every file in it
+        )
+        self.expected[name] = f"{folder}/{name}.txt"
         commit = self.random.choice((f"git add -A; git commit -q -m 'work of {name}'", ":"))
         more = ":"
         luck = self.random.random() if self.people_too else 1.0
@@ -260,7 +263,9 @@ class Storm:
             more = FAILS_FIRST
         elif luck < 0.3:
             more = CONFLICTS.format(id=name, k=self.random.randrange(3))
-        prompt = WORK.format(id=name, sleep=f"{self.random.uniform(0, 1):.2f}", more=more, commit=commit)
+        prompt = WORK.format(
+            id=name, folder=folder, sleep=f"{self.random.uniform(0, 1):.2f}", more=more, commit=commit
+        )
         return item | {"prompt": prompt}
 
     # ---- people ------------------------------------------------------------------------------------------------------
@@ -380,6 +385,7 @@ def storm(
             fleet.stop()
             if wrong := check(fleet, it.expected, it.cancelled):
                 raise Wrong(wrong)
+            note("counted: nothing is wrong; the folder is removed, which may take as long as the disk likes")
         except Exception as e:
             e.add_note(f"seed {seed}; {it}")
             raise

@@ -18,20 +18,9 @@ from tests.support import ROOT, running
 @pytest.mark.timeout(600)
 def test_two_power_losses_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     """In a process of its own, which gets mounts of its own and unmounts them when it is told to end."""
-    argv = (
-        sys.executable,
-        "-P",
-        "-m",
-        "benchmarks.power",
-        "--losses",
-        "2",
-        "--items",
-        "10",
-        "--dir",
-        tmp_path,
-    )
     seed = str(random.randrange(1_000_000))
-    with running((*argv, "--seed", seed), cwd=ROOT, stderr=subprocess.STDOUT) as bench:
+    argv = (sys.executable, "-P", "-m", "benchmarks.power", "--losses", "2", "--items", "8", "--workers", "2")
+    with running((*argv, "--seed", seed, "--dir", tmp_path), cwd=ROOT, stderr=subprocess.STDOUT) as bench:
         try:
             out = bench.communicate(timeout=240)[0].decode()
         finally:
@@ -41,7 +30,7 @@ def test_two_power_losses_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
     if out.startswith("skipped: "):
         pytest.skip(out.removeprefix("skipped: ").strip())
     assert bench.returncode == 0, out
-    assert f"2 power losses of ext4, 10 items (seed {seed}), durability power: 0 violations" in out
+    assert f"2 power losses of ext4, 8 items (seed {seed}), durability power: 0 violations" in out
     assert list(tmp_path.iterdir()) == []
     backing = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
     assert not [file for file in backing if file.startswith(str(tmp_path))]

@@ -47,7 +47,7 @@ def found(queue: Path, cancelled: tuple[str, ...] = ()) -> list[str]:
     items = list(checker._archived(queue, wrong))
     wrong += checker._queue(queue)
     wrong += checker._once(items, {"a": "work/a.txt"})
-    return [*wrong, *checker._lives(items, cancelled)]
+    return [*wrong, *checker._lives(queue, items, cancelled)]
 
 
 def test_a_life_in_order_is_right(queue: Path) -> None:
