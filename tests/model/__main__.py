@@ -68,8 +68,9 @@ def main() -> int:
         done.append(result)
     complete = sum(r.complete for r in done)
     say(
-        f"{len(done)} scenarios, {complete} of them whole, {sum(r.states for r in done):,} states, "
-        f"{sum(r.transitions for r in done):,} transitions, {time.monotonic() - began:.0f} s\n"
+        f"{sum(not r.walks for r in done)} scenarios, {complete} of them whole, {sum(r.states for r in done):,} states, "
+        f"{sum(r.transitions for r in done):,} transitions, "
+        f"{''.join(r.walks for r in done) or 'no walks'}, {time.monotonic() - began:.0f} s\n"
     )
     if args.json:
         args.json.write_text(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import time
 import zlib
 from collections.abc import Callable
 
@@ -33,7 +34,7 @@ def world(request: pytest.FixtureRequest, layout: Layout, monkeypatch: pytest.Mo
     listed = ORDERS[request.param]
     ticks = itertools.count(1_000)
     monkeypatch.setattr(hints, "_window", lambda folder, limit: listed(os.listdir(folder))[:limit])
-    monkeypatch.setattr(hints.time, "time_ns", lambda: next(ticks) * 1_000_000)
+    monkeypatch.setattr(time, "time_ns", lambda: next(ticks) * 1_000_000)
     monkeypatch.setattr(hints, "hash", lambda uid: zlib.crc32(uid.encode()), raising=False)
     return layout
 
