@@ -95,8 +95,11 @@ class Projects:
                 durable=config.durability is Durability.POWER,
                 emit=events.emit,
             )
-            if project.merge.publish is Publish.PUSH and hub.unpublished():
-                self.owing.add(name)
+            if project.merge.publish is Publish.PUSH:
+                if hub.repo.local:
+                    hub.refresh()  # a power loss may have taken what was pushed there, and is noted as seen here
+                if hub.unpublished():
+                    self.owing.add(name)
         except (HarnessError, OSError) as e:
             return str(e)
         return ""

@@ -70,9 +70,6 @@ class _Asked:
     def unmerged(self) -> publish.Refused:
         return publish.unmerged(self.repo)
 
-    def sync_theirs(self) -> None:
-        self.repo.sync_theirs()
-
     def note(self, sha: str) -> None:
         self.repo.change_refs([f"update {self.repo.upstream} {sha}"])
 

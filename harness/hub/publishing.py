@@ -145,13 +145,8 @@ def unmerged() -> Step[Any]:
     return (yield ("unmerged",))
 
 
-def sync_theirs() -> Step[None]:
-    """Their target is durable, as far as that is ours to see to: on this machine."""
-    yield ("sync_theirs",)
-
-
 def note(sha: str) -> Step[None]:
-    """It is what we have seen of their target last."""
+    """It is what we have seen of their target last. No promise: a power loss there may take it, so who starts looks."""
     yield ("note", sha)
 
 
@@ -210,6 +205,5 @@ def publish() -> Step[Any]:
     refused = yield from push(ours, theirs)
     if refused is not None:
         return refused
-    yield from sync_theirs()  # else nobody would push again what a power loss takes there
     yield from note(ours)
     return Published(sha=ours)

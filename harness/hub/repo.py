@@ -63,11 +63,6 @@ class Repo:
         if self.durable:
             self.git.run_beside(("sync", "-f", str(self.path)))
 
-    def sync_theirs(self) -> None:
-        """The same for the person's repository, if it is a folder of this machine."""
-        if self.durable and self.local:
-            self.git.run_beside(("sync", "-f", self.project.path))
-
     def change_refs(self, lines: Iterable[str]) -> None:
         """One transaction, all or nothing. Raises GitCommandError when an old value does not match."""
         self.git("update-ref", "--stdin", stdin=transaction(lines))

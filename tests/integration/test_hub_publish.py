@@ -392,3 +392,14 @@ def test_a_pushed_commit_is_durable_in_the_persons_repository_without_touching_i
     assert isinstance(hub.publish(), Published)
     assert (up / ".git" / "said").read_text().strip() == asked
     assert (up / ".git" / "config").read_text() == before
+
+
+def test_what_is_pushed_is_durable_here_first(at: Desk) -> None:
+    """A power loss took a merge from our target that others had: it could be cancelled, and came back with a fetch."""
+    at.durable = True
+    hub = at.open()
+    merged(hub)
+    at.probe.calls.clear()
+    assert isinstance(hub.publish(), Published)
+    names = ["sync" if args[0] == "sync" else args[1] for args in at.probe.calls]
+    assert names[-3:] == ["sync", "push", "update-ref"]

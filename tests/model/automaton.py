@@ -26,7 +26,20 @@ Body: TypeAlias = Generator[tuple[Any, ...], Any, Any]
 END = -1
 """The node of a process that has ended."""
 LOCAL = frozenset(
-    {"make", "stage", "fsync", "unlink", "build", "commit", "superseded", "acked", "promised", "exec"}
+    {
+        "make",
+        "stage",
+        "fsync",
+        "unlink",
+        "build",
+        "commit",
+        "superseded",
+        "acked",
+        "promised",
+        "exec",
+        "relation",
+        "unmerged",
+    }
 )
 """Operations on what is private, or notes for the history: they commute with whatever others do."""
 PRIVATE = frozenset({"make", "stage", "unlink"})

@@ -9,24 +9,29 @@ all work comes to its end.
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from harness.hub.trailers import ATTEMPT, ITEM
 from harness.model import Claim, Outcome, Verdict
 from harness.store.ops import Linked, Moved
 from tests.model import processes
 from tests.model.automaton import END, PRIVATE, SYNC, TORN, Automaton, Interned
-from tests.model.files import Files, Git, split
+from tests.model.files import Files, split
+from tests.model.git import BASE, Commits
 from tests.model.invariants import Broken, Contents, Rules
 
 DEAD = -2
 QUIET = frozenset({"die", "alarm", "hint", "unhint", "unlock"})
 """Sometimes seen by nobody: `Explorer._quiet`."""
 MAX_DRAIN_ROUNDS = 6
+FAULTY = 0.01
+"""How often a step of a random walk is a kill or a power loss, as long as one is left."""
 
 
 class Budget(NamedTuple):
@@ -77,6 +82,8 @@ class Scenario:
     """Are hints part of the state?"""
     sweeps: bool = False
     """Somebody sweeps queue/tmp/ and empty homes of drops: what is private may vanish."""
+    publishes: bool = False
+    """The target goes to a person's branch, and has arrived there at the end."""
     moves: bool = False
     """Somebody moves folders of the store: alarms are right."""
     kills_hung: bool = False
@@ -97,11 +104,30 @@ class Result:
     violation: str = ""
     trace: tuple[Any, ...] = ()
 
+    walks: str = ""
+    """How many, by which seed; of what was not walked exhaustively."""
+
     @property
     def verdict(self) -> str:
         if self.violation:
-            return f"VIOLATED: {self.violation}"
+            return f"VIOLATED: {self.violation}" + (f" ({self.walks})" if self.walks else "")
+        if self.walks:
+            return f"holds in {self.walks}"
         return "holds" if self.complete else "holds so far (cut)"
+
+
+@contextmanager
+def _told(result: Result) -> Iterator[None]:
+    """What is broken is said in the result, with the way there."""
+    try:
+        yield
+    except Broken as e:
+        result.violation = e.what
+        trace, steps = e.trace, []
+        while trace:
+            steps.append(trace[1])
+            trace = trace[0]
+        result.trace = tuple(reversed(steps))
 
 
 State = tuple[Files, frozenset[Any], tuple[tuple[int, int], ...], Budget, Any]
@@ -114,6 +140,7 @@ class Explorer:
         self.scenario = scenario
         self.p = p or processes.product()
         self.records = interned or Interned()
+        self.commits = Commits()
         self.tracked = scenario.budget.powers > 0
         self._automata: dict[tuple[Any, ...], Automaton] = {}
         self._lives: dict[tuple[int, int], tuple[Automaton, str]] = {}
@@ -227,14 +254,17 @@ class Explorer:
                     files.add("D:" + op[1], "item.json", ("f", inode))
                     files.dirty |= {inode}
             case "commit":
-                git = files.git
-                files.git = Git(git.objects | {op[1]}, git.history, git.lane)
+                files.git = files.git._replace(objects=files.git.objects | {op[1]})
             case "exec" | "acked" | "promised":
                 ghost |= {op}
             case "superseded":
                 decided = any(files.look(f"{home}/{op[2]}.end") for home in self._homes(files, op[1]))
                 if not decided:
                     ghost |= {("not superseded", op[1], op[2])}
+            case "relation":
+                reply = self._relation(op[2], op[3])
+            case "unmerged":
+                reply = "unmerged"
             case "fsync_dir" | "syncfs" | "sync_hub" | "hint" | "unhint":
                 pass
             case _:
@@ -319,11 +349,16 @@ class Explorer:
                 return one(a is not None and a == b)
             case "lane":
                 return one(Lane(*(files.git.lane or ("0", None))))
-            case "target":
-                return one(files.git.history[-1][2] if files.git.history else "base")
+            case "target" | "seen":
+                return one(getattr(files.git, op[0]))
             case "merged_as":
-                found = [m for u, n, m in self._line(files, op[2]) if (u, n) == (op[3], op[4])]
-                return one(found[0] if found else None)
+                return one(self.p.trailers.merge_of(self.commits.line(op[2]), *op[3:]))
+            case "fetch":
+                return self._fetch(files, ghost, budget)
+            case "join":
+                return self._join(files, ghost, op, budget)
+            case "push":
+                return self._push(files, ghost, op, budget)
             case "build_merge":
                 return self._build_merge(files, ghost, op, budget)
             case "link":
@@ -332,17 +367,9 @@ class Explorer:
                 pass
         files = files.copy()
         reply = self._change(files, op, me)
-        if op[0] == "push" and self._tip(files) == "up":
-            ghost |= {("pushed",)}
+        if op[0] in ("intrude", "commit_theirs") and reply:
+            ghost |= {(op[0], reply)}
         return [(files, ghost, reply, budget, "")]
-
-    @staticmethod
-    def _line(files: Files, tip: str) -> tuple[tuple[str, int, str], ...]:
-        """The history up to a commit."""
-        for k, entry in enumerate(files.git.history):
-            if tip in (entry[2], entry[2].partition("-on-")[0]):
-                return files.git.history[: k + 1]
-        return ()
 
     def _suspect(self, files: Files, ghost: frozenset[Any], path: str, budget: Budget) -> list[Any]:
         entry = files.look(path)
@@ -376,16 +403,82 @@ class Explorer:
     def _build_merge(
         self, files: Files, ghost: frozenset[Any], op: tuple[Any, ...], budget: Budget
     ) -> list[Any]:
-        _, _, tip, uid, n, _ = op
-        sha = f"m-{uid}-{n}-on-{tip.partition('-on-')[0]}"
+        _, _, tip, uid, n, sha = op
+        sha = self.commits.merge(tip, uid, n, sha, f"{uid}\n\n{self.p.trailers.trailers(uid, n)}\n")
         built = files.copy()
-        built.git = Git(files.git.objects | {sha}, files.git.history, files.git.lane)
+        built.git = files.git._replace(objects=files.git.objects | {sha})
         merged = self.records.record(self.records.number(Verdict(n=n, merged=sha)))
         out = [(built, ghost, merged, budget, "")]
         if budget.fails:
             red = self.records.record(self.records.number(Verdict(n=n, returned="gate", gate="tests")))
             out.append((files, ghost, red, budget._replace(fails=budget.fails - 1), ""))
         return out
+
+    def _fetch(self, files: Files, ghost: frozenset[Any], budget: Budget) -> list[Any]:
+        git = files.git
+        got = files.copy()
+        got.git = git._replace(seen=git.theirs, objects=git.objects | self.commits.ancestors(git.theirs))
+        out: list[Any] = [(got, ghost, None, budget, "")]
+        if budget.fails:
+            less = budget._replace(fails=budget.fails - 1)
+            out.append((files, ghost, ("unreachable", ""), less, ""))
+        return out
+
+    def _join(self, files: Files, ghost: frozenset[Any], op: tuple[Any, ...], budget: Budget) -> list[Any]:
+        joined = files.copy()
+        sha = self.commits.write("join", (op[2], op[3]), "Merge from upstream")
+        joined.git = files.git._replace(objects=files.git.objects | {sha})
+        out: list[Any] = [(joined, ghost, sha, budget, "")]
+        if budget.fails:
+            less = budget._replace(fails=budget.fails - 1)
+            out.append((files, ghost, ("they contradict each other",), less, ""))
+        return out
+
+    def _push(self, files: Files, ghost: frozenset[Any], op: tuple[Any, ...], budget: Budget) -> list[Any]:
+        _, _, new, lease = op
+        there = files.git.theirs
+        if lease not in (there, None):  # None: a mutant's, without a lease
+            return [(files, ghost, "stale", budget, "")]
+        pushed = files.copy()
+        pushed.git = files.git._replace(theirs=new)
+        if there not in self.commits.ancestors(new):
+            ghost |= {("overwritten", there, new)}
+        out: list[Any] = [(pushed, ghost, None, budget, "")]
+        if budget.fails:  # a hook says no
+            out.append((files, ghost, "refused", budget._replace(fails=budget.fails - 1), ""))
+        if budget.replies:  # made, and nobody heard of it
+            out.append((pushed, ghost, "lost", budget._replace(replies=budget.replies - 1), ""))
+        return out
+
+    def _relation(self, ours: str, theirs: str) -> Any:
+        relation = self.p.publishing.Relation
+        if ours == theirs:
+            return relation.SAME
+        if theirs in self.commits.ancestors(ours):
+            return relation.AHEAD
+        on_line = any(c.sha == ours for c in self.commits.line(theirs))
+        return relation.BEHIND if on_line else relation.DIVERGED
+
+    def _commit_theirs(self, files: Files, kind: str) -> str:
+        """What a person does to their branch. -> the commit; durable at once, with all that it builds on"""
+        git = files.git
+        there, g, c = git.theirs, "g-0000000000", "c-g-0000000000-1"
+        forged = f"looks like ours\n\n{ITEM}: {g}\n{ATTEMPT}: 1"
+        parents, message = {
+            "commit": ((there,), "mine"),
+            "pull": ((there, git.target), "Merge of what the hub has"),
+            "forged": ((there,), forged),
+            "forged merge": ((there, self.commits.write("side", (BASE,), "side")), forged),
+            "by hand": ((there, c), "Merge branch harness/g/1"),
+            "other": ((there, c), f"looks like another's\n\n{ITEM}: x-0000000000\n{ATTEMPT}: 1"),
+            "quoted": ((there, c), f"{forged}\n\nas its message said"),
+        }[kind]
+        if parents[-1] in self.commits.ancestors(there) and len(parents) == 2:
+            return ""
+        sha = self.commits.write("u", parents, message)
+        files.git = git._replace(theirs=sha)
+        files.git_kept = files.git_kept._replace(theirs=sha)
+        return sha
 
     def _link(
         self, files: Files, ghost: frozenset[Any], op: tuple[Any, ...], me: str, budget: Budget
@@ -450,7 +543,9 @@ class Explorer:
             case "syncfs":
                 files.syncfs()
             case "sync_hub":
-                files.git_kept = files.git
+                files.git_kept = files.git._replace(theirs=files.git_kept.theirs)
+            case "note":
+                files.git = files.git._replace(seen=op[2])
             case "take_hint":
                 if ("ready", op[1]) not in files.names:
                     return False
@@ -470,10 +565,14 @@ class Explorer:
                 return self._swap_lane(files, op)
             case "swap_target":
                 return self._swap_target(files, op)
-            case "push":
-                git = files.git
-                if self._tip(files) == op[1]:
-                    files.git = Git(git.objects | {"up"}, (*git.history, ("", 0, "up")), git.lane)
+            case "intrude":
+                if files.git.target != op[1]:
+                    return ""
+                sha = self.commits.write("up", (op[1],), "by somebody else")
+                files.git = files.git._replace(target=sha, objects=files.git.objects | {sha})
+                return sha
+            case "commit_theirs":
+                return self._commit_theirs(files, op[1])
             case "open_drop":
                 inode = ("U:" + op[1], op[1])
                 files.add("queue", op[1], ("f", inode))
@@ -484,17 +583,13 @@ class Explorer:
                 raise AssertionError(op)
         return None
 
-    @staticmethod
-    def _tip(files: Files) -> str:
-        return files.git.history[-1][2] if files.git.history else "base"
-
     def _swap_lane(self, files: Files, op: tuple[Any, ...]) -> Lane | None:
         _, _, old, pending, keep, epoch = op
         git = files.git
         if tuple(git.lane or ("0", None)) != tuple(old):
             return None
         lane = Lane(old.epoch if keep else epoch, json.dumps(pending, sort_keys=True) if pending else None)
-        files.git = Git(git.objects, git.history, tuple(lane))
+        files.git = git._replace(lane=tuple(lane))
         return lane
 
     def _swap_target(self, files: Files, op: tuple[Any, ...]) -> str:
@@ -502,11 +597,9 @@ class Explorer:
         git = files.git
         if held is not None and tuple(git.lane or ("0", None)) != tuple(held):
             return "lane"
-        if old is not None and self._tip(files) != old:
+        if old is not None and git.target != old:
             return "target"
-        _, uid, n = _merge_of(new)
-        history = git.history if old is not None else self._line(files, _base_of(new))
-        files.git = Git(git.objects, (*history, (uid, n, new)), git.lane)
+        files.git = git._replace(target=new)
         return "ok"
 
     @staticmethod
@@ -532,22 +625,37 @@ class Explorer:
         """Walk the states, all of them if time and limit allow."""
         result = Result(self.scenario.name)
         began = time.process_time()
-        try:
+        with _told(result):
             self._run(result, began + seconds, limit)
-        except Broken as e:
-            result.violation = e.what
-            trace, steps = e.trace, []
-            while trace:
-                steps.append(trace[1])
-                trace = trace[0]
-            result.trace = tuple(reversed(steps))
         result.seconds = time.process_time() - began
         return result
 
-    def _run(self, result: Result, until: float, limit: int) -> None:
+    def walk(self, walks: int, *, seed: int) -> Result:
+        """Go through what is too large to be walked whole: to its end, again and again, by chance."""
+        result = Result(self.scenario.name, walks=f"{walks} walks, seed {seed}")
+        began, chance = time.process_time(), random.Random(seed)
+        with _told(result):
+            start = self._start()
+            for _ in range(walks):
+                self._walk(result, start, chance)
+        result.seconds = time.process_time() - began
+        return result
+
+    def _walk(self, result: Result, state: State, chance: random.Random) -> None:
+        while True:
+            result.states += 1
+            self._visit(result, state)
+            running = [i for i, (_, node) in enumerate(state[2]) if node >= 0]
+            faults = list(self._faults(state)) if running and chance.random() < FAULTY else []
+            if not running:
+                return
+            result.transitions += 1
+            state = chance.choice(faults or list(self._steps(state, chance.choice(running))))
+
+    def _start(self) -> State:
         files = Files(self.tracked)
         self.contents = self.scenario.setup(files, self.records)
-        self.rules = Rules(self.contents, self.records, self.scenario)
+        self.rules = Rules(self.contents, self.records, self.scenario, self.commits)
         files.settle()
         start: State = (
             files,
@@ -558,21 +666,26 @@ class Explorer:
         )
         for i in range(len(self.scenario.processes)):
             start = self.settle(start, i)
+        return start
+
+    def _visit(self, result: Result, state: State) -> None:
+        files, ghost, procs, _, trace = state
+        self._alive = frozenset(self.incarnation(i, inc) for i, (inc, node) in enumerate(procs) if node >= 0)
+        self._check(files, ghost, trace)
+        if not self._alive:
+            result.ends += 1
+            result.drains += self._drain(files, ghost, trace)
+
+    def _run(self, result: Result, until: float, limit: int) -> None:
+        start = self._start()
         stack = [start]
         seen = {self._key(start)}
         while stack:
             state = stack.pop()
-            files, ghost, procs, _, trace = state
             result.states += 1
             if result.states >= limit or (not result.states & 0x3FF and time.process_time() > until):
                 return
-            self._alive = frozenset(
-                self.incarnation(i, inc) for i, (inc, node) in enumerate(procs) if node >= 0
-            )
-            self._check(files, ghost, trace)
-            if not self._alive:
-                result.ends += 1
-                result.drains += self._drain(files, ghost, trace)
+            self._visit(result, state)
             for new in self._successors(state):
                 result.transitions += 1
                 key = self._key(new)
@@ -598,31 +711,39 @@ class Explorer:
             raise
 
     def _successors(self, state: State) -> Iterator[State]:
+        for i, (_, node) in enumerate(state[2]):
+            if node >= 0:
+                yield from self._steps(state, i)
+        yield from self._faults(state)
+
+    def _steps(self, state: State, i: int) -> Iterator[State]:
+        """What the next operation of process i may come to."""
         files, ghost, procs, budget, trace = state
-        for i, (incarnation, node) in enumerate(procs):
-            if node < 0:
-                continue
-            automaton, me = self.process(i, incarnation)
-            op = automaton.nodes[node].op
-            assert op is not None
-            for new, seen, reply, left, killed in self.apply(files, ghost, op, me, budget):
-                after = (*procs[:i], (incarnation, automaton.step(node, reply)), *procs[i + 1 :])
-                if killed:
-                    after = tuple(
-                        (inc, DEAD) if self.incarnation(j, inc) == killed else (inc, n)
-                        for j, (inc, n) in enumerate(after)
-                    )
-                yield self.settle((new, seen, after, left, (trace, (me, op, reply))), i)
-            if budget.kills and self.scenario.processes[i].mortal:
-                after = (
-                    *procs[:i],
-                    (incarnation + 1, self.process(i, incarnation + 1)[0].start),
-                    *procs[i + 1 :],
+        incarnation, node = procs[i]
+        automaton, me = self.process(i, incarnation)
+        op = automaton.nodes[node].op
+        assert op is not None
+        for new, seen, reply, left, killed in self.apply(files, ghost, op, me, budget):
+            after = (*procs[:i], (incarnation, automaton.step(node, reply)), *procs[i + 1 :])
+            if killed:
+                after = tuple(
+                    (inc, DEAD) if self.incarnation(j, inc) == killed else (inc, n)
+                    for j, (inc, n) in enumerate(after)
                 )
-                left = budget._replace(kills=budget.kills - 1)
-                yield self.settle(
-                    (self._without_locks(files, me), ghost, after, left, (trace, (me, "killed"))), i
-                )
+            yield self.settle((new, seen, after, left, (trace, (me, op, reply))), i)
+
+    def _faults(self, state: State) -> Iterator[State]:
+        """Kills and power losses."""
+        files, ghost, procs, budget, trace = state
+        if budget.kills:
+            left = budget._replace(kills=budget.kills - 1)
+            for i, (incarnation, node) in enumerate(procs):
+                if node >= 0 and self.scenario.processes[i].mortal:
+                    me = self.incarnation(i, incarnation)
+                    start = self.process(i, incarnation + 1)[0].start
+                    after = (*procs[:i], (incarnation + 1, start), *procs[i + 1 :])
+                    freed = self._without_locks(files, me)
+                    yield self.settle((freed, ghost, after, left, (trace, (me, "killed"))), i)
         if budget.powers:
             left = budget._replace(powers=budget.powers - 1)
             again = tuple(
@@ -631,7 +752,7 @@ class Explorer:
                 else (inc, DEAD)
                 for i, (inc, _) in enumerate(procs)
             )
-            for lost in files.power_losses(self.scenario.weak):
+            for lost in files.power_losses(self.scenario.weak, self.commits):
                 new_state: State = (lost, ghost, again, left, (trace, ("*", "power lost", len(lost.names))))
                 for i in range(len(again)):
                     new_state = self.settle(new_state, i)
@@ -652,7 +773,9 @@ class Explorer:
         self._alive = frozenset()
         try:
             for turn in range(MAX_DRAIN_ROUNDS):
-                for name, maker, args in processes.everything(self.contents.context):
+                for name, maker, args in processes.everything(
+                    self.contents.context, publishes=self.scenario.publishes, started=self.tracked
+                ):
                     files, ghost = self._play(files, ghost, f"{name}{turn}", maker, args)
                 if not self.rules.unfinished(files):
                     break
@@ -690,15 +813,3 @@ class Explorer:
         if files.h != before:
             self.rules.check(files, ghost)
         return files, ghost
-
-
-@lru_cache(1 << 12)
-def _merge_of(sha: str) -> tuple[str, str, int]:
-    """m-<uid>-<n>-on-<tip> -> ("m", uid, n)"""
-    head = sha.partition("-on-")[0][2:]
-    uid, _, n = head.rpartition("-")
-    return "m", uid, int(n)
-
-
-def _base_of(sha: str) -> str:
-    return sha.partition("-on-")[2]

@@ -6,7 +6,8 @@ volatile until an fsync of a folder that it touches. On a power loss any subset 
 ext4). The data of a file is torn unless an fsync of the file came first. `queue/tmp/` and hints are not tracked: after a
 crash they are garbage.
 
-A hub is three values: the commits that exist, the history of the target, the lane. Each is lost or kept by itself.
+A hub is a few values: the commits that exist, the target, the lane, what was seen of the person's branch; that branch is
+one more. Each is lost or kept by itself.
 
 States are hashed incrementally (the exclusive or of the hashes of all entries), so that the key of a state costs
 nothing. With 64 bits and 10^7 states the chance of one collision is 3e-6.
@@ -14,10 +15,12 @@ nothing. With 64 bits and 10^7 states the chance of one collision is 3e-6.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
+
+from tests.model.git import Commits, Git
 
 Entry: TypeAlias = tuple[str, Any]
 """("d", inode) or ("f", inode). The inode of a file is (private name, content): contents never change."""
@@ -38,15 +41,6 @@ ROOT_FOLDERS = (
     "tmp",
     "aside",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Git:
-    """What a hub holds. `history`: (uid, n, commit) of each merge on the target's line, oldest first."""
-
-    objects: frozenset[str] = frozenset()
-    history: tuple[tuple[str, int, str], ...] = ()
-    lane: Any = None
 
 
 @lru_cache(1 << 16)
@@ -196,10 +190,10 @@ class Files:
 
     # ---- losing power ----------------------------------------------------------------------------------------------------
 
-    def power_losses(self, weak: bool) -> Iterator[Files]:
+    def power_losses(self, weak: bool, commits: Commits) -> Iterator[Files]:
         """Every tree that may be found after the machine starts again."""
         for files in self._trees(weak):
-            for git in self._gits():
+            for git in self._gits(commits):
                 new = files.copy()
                 new.git = new.git_kept = git
                 yield new
@@ -226,16 +220,14 @@ class Files:
             new.pending, new.dirty, new.locks, new.writers = (), frozenset(), {}, {}
             yield new
 
-    def _gits(self) -> list[Git]:
+    def _gits(self, commits: Commits) -> list[Git]:
         """Refs and objects are separate files: any combination of old and new."""
         old, new = self.git_kept, self.git
         if old == new:
             return [new]
-        histories = {old.history, new.history}
-        if new.history[: len(old.history)] == old.history:
-            histories |= {new.history[:k] for k in range(len(old.history), len(new.history))}
-        objects, lanes = {old.objects, new.objects}, [old.lane] + [new.lane] * (new.lane != old.lane)
-        return [Git(o, h, lane) for o in objects for h in histories for lane in lanes]
+        values: list[list[Any]] = [[a] if a == b else [a, b] for a, b in zip(old, new, strict=True)]
+        values[1] += commits.between(old.target, new.target)
+        return [Git(*x) for x in itertools.product(*values)]
 
 
 def reachable(names: dict[Key, Entry]) -> dict[Key, Entry]:

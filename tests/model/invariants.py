@@ -15,7 +15,8 @@ from harness.store.decisions import Decision
 from harness.store.drops import Context, Drop, stem_of
 from harness.store.names import Name
 from tests.model.automaton import Interned
-from tests.model.files import Files, Git
+from tests.model.files import Files
+from tests.model.git import Commits, Git
 
 if TYPE_CHECKING:
     from tests.model.explorer import Scenario
@@ -139,6 +140,7 @@ class Rules:
     contents: Contents
     records: Interned
     scenario: Scenario
+    commits: Commits
     _good: set[int] = field(default_factory=set)
     """Items that were found whole, by the hash of everything that the rules of one item look at."""
 
@@ -398,17 +400,18 @@ class Rules:
         self._allowed(uid, cells, acked)
 
     def _order(self, uid: str, cells: Cells, git: Git) -> None:
+        history = self.commits.history(git.target)
         for n, verdict in cells.verdicts.items():
             if not cells.submitted(n):
                 raise Broken(f"I11 a verdict of {uid}.{n}, which submitted nothing")
-            there = [m for u, k, m in git.history if (u, k) == (uid, n)]
+            there = [m for u, k, m in history if (u, k) == (uid, n)]
             if verdict.kind is VerdictKind.MERGED:
                 if not there:
-                    raise Broken(f"I12 {uid}.{n} is called merged, the target has {git.history}")
+                    raise Broken(f"I12 {uid}.{n} is called merged, the target has {history}")
                 if verdict.merged not in there:
                     raise Broken(f"I12 {uid}.{n} is merged as {there}, its verdict says {verdict.merged}")
-            elif any(u == uid and k <= n for u, k, _ in git.history):
-                raise Broken(f"I12 {uid}.{n} is called {verdict.kind.value}, the target has {git.history}")
+            elif any(u == uid and k <= n for u, k, _ in history):
+                raise Broken(f"I12 {uid}.{n} is called {verdict.kind.value}, the target has {history}")
         for n in cells.grants:
             if n and (not cells.closed(n) or cells.outcome(n)):
                 raise Broken(f"I11 a grant for {uid}.{n}, which is not closed, or over")
@@ -444,14 +447,13 @@ class Rules:
 
     def _target(self, git: Git, items: dict[str, Cells]) -> None:
         seen: set[str] = set()
-        for uid, n, merge in git.history:
-            if not uid:
-                continue
+        history = self.commits.history(git.target)
+        if lost := self.commits.ancestors(git.target) - git.objects:
+            raise Broken(f"I18 the target names the unreadable {sorted(lost)}")
+        for uid, n, _ in history:
             if uid in seen:
-                raise Broken(f"I12 the target holds {uid} twice: {git.history}")
+                raise Broken(f"I12 the target holds {uid} twice: {history}")
             seen.add(uid)
-            if merge not in git.objects:
-                raise Broken(f"I18 the target names the unreadable merge of {uid}.{n}")
             cells = items.get(uid)
             if cells is not None:
                 if n not in cells.ends:
@@ -486,12 +488,15 @@ class Rules:
                 case "alarm":
                     if not self.scenario.moves:
                         raise Broken(f"I17 a false alarm: {fact[1]}")
-                case "pushed":
-                    if (
-                        not any(m == "up" for _, _, m in files.git.history)
-                        and not self.scenario.budget.powers
-                    ):
-                        raise Broken(f"I12 what somebody else pushed was overwritten: {files.git.history}")
+                case "intrude":
+                    there = self.commits.ancestors(files.git.target)
+                    if fact[1] not in there and not self.scenario.budget.powers:
+                        raise Broken(f"I12 what somebody else pushed was overwritten by {files.git.target}")
+                case "commit_theirs":
+                    if fact[1] not in self.commits.ancestors(files.git.theirs):
+                        raise Broken(f"T11 {fact[1]} is gone from the person's branch: {files.git.theirs}")
+                case "overwritten":
+                    raise Broken(f"T11 {fact[1]} of the person's branch was overwritten by {fact[2]}")
                 case _:
                     pass
 
@@ -553,4 +558,6 @@ class Rules:
         for home, (_, inode) in tree.of("incoming").items():
             if any(n.startswith("raw.") for n in tree.of(inode)):
                 left.append(f"incoming/{home}")
+        if self.scenario.publishes and files.git.target not in self.commits.ancestors(files.git.theirs):
+            left.append(f"to publish: {files.git.target}")
         return left

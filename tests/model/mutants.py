@@ -2,7 +2,7 @@
 
     python -m tests.model.mutants [-v] [M12 ...]         -v prints the way to each violation
 
-A mutant replaces text in modules of `harness/store`. Each text must be there exactly once, so that a change of the
+A mutant replaces text in modules of `harness/store`, or in those of `harness/hub` that ask nothing of git. Each text must be there exactly once, so that a change of the
 product which makes a mutant meaningless is an error that names the mutant. Its scenario is the smallest that shows the
 damage. A few variants are harmless: they must hold, and say why.
 
@@ -36,37 +36,38 @@ from tests.model.scenarios import (
     NAMED,
     NEEDS_X,
     OTHER,
+    PUBLISH,
     PUSH,
     SINGLE,
     World,
     X,
     a,
     d,
+    f,
     j,
+    jp,
     m,
     one,
     person,
     s,
     submitted,
     t,
+    their,
     uid_of,
     w,
 )
 
-PACKAGE = "harness.store"
-MODULES = (
-    "cells",
-    "names",
-    "decisions",
-    "batches",
-    "admission",
-    "promotion",
-    "attempts",
-    "operators",
-    "lane",
-    "sweeping",
-)
-"""Those that hold generators, in the order of their imports. Whatever else they import is shared with the product."""
+STORE = "harness.store"
+HUB = "harness.hub"
+MODULES = {
+    name: f"{package}.{name}"
+    for package, names in (
+        (STORE, "cells names decisions batches admission promotion attempts operators lane sweeping"),
+        (HUB, "publishing trailers"),
+    )
+    for name in names.split()
+}
+"""Those that hold generators or rules, in the order of their imports. Whatever else they import is the product's own."""
 
 LIMIT_S = 20.0
 """CPU time for one of them; most need a hundredth of a second."""
@@ -98,7 +99,7 @@ class Mutant:
 
 @lru_cache
 def source(module: str) -> str:
-    path = import_module(f"{PACKAGE}.{module}").__file__
+    path = import_module(MODULES[module]).__file__
     assert path is not None
     return Path(path).read_text("utf-8")
 
@@ -134,13 +135,13 @@ def load(sources: Mapping[str, str]) -> SimpleNamespace:
         fromlist: tuple[str, ...] = (),
         level: int = 0,
     ) -> Any:
-        if name == PACKAGE and fromlist:
-            whole = import_module(PACKAGE)
-            return SimpleNamespace(**{x: copies.get(f"{PACKAGE}.{x}") or getattr(whole, x) for x in fromlist})
+        if name == STORE and fromlist:
+            whole = import_module(STORE)
+            return SimpleNamespace(**{x: copies.get(f"{STORE}.{x}") or getattr(whole, x) for x in fromlist})
         return copies.get(name) or builtins.__import__(name, globals_, locals_, fromlist, level)
 
     for module, text in sources.items():
-        name = f"{PACKAGE}.{module}"
+        name = MODULES[module]
         real = import_module(name)
         copy = copies[name] = ModuleType(name)
         copy.__dict__["__builtins__"] = {**vars(builtins), "__import__": imported}
@@ -148,8 +149,8 @@ def load(sources: Mapping[str, str]) -> SimpleNamespace:
         for key, value in vars(real).items():
             if isinstance(value, type) and issubclass(value, Record):
                 setattr(copy, key, value)
-    shared = {"ops": import_module(f"{PACKAGE}.ops")}
-    return SimpleNamespace(**{module: copies[f"{PACKAGE}.{module}"] for module in sources}, **shared)
+    shared = {"ops": import_module(f"{STORE}.ops")}
+    return SimpleNamespace(**{module: copies[MODULES[module]] for module in sources}, **shared)
 
 
 def run(mutant: Mutant) -> Result:
@@ -910,6 +911,84 @@ def sweeping() -> list[Mutant]:
     ]  # fmt: skip
 
 
+def persons() -> list[Mutant]:
+    """T11, and how a merge is recognised on a line to which others push."""
+    durable = "    yield from sync_hub()  # durable here before anybody else has it\n"
+    push = "    refused = yield from push(ours, theirs)\n"
+    ahead = "    if theirs is None or (yield from relation(ours, theirs)) is not Relation.AHEAD:\n"
+    noted = "    yield from note(ours)\n"
+    followed = '    if (yield from swap_target(held, theirs, ours)) != "ok":\n'
+    merged = "    reply = yield from swap_target(held, new, ours)\n"
+    found = "        if merge is not None and (merge.uid, merge.n, merge.submitted) == (uid, n, sha):\n"
+    decided = '    yield from publish(actor, "verdict", verdict, f"{home}/{n}.verdict")\n    return True\n'
+
+    def published(*processes: Process, **more: Any) -> Scenario:
+        return scene(processes, submitted(), publishes=True, **more)
+
+    def forged(*kinds: str) -> Scenario:
+        return published(f(), j(), their(*kinds))
+
+    return [
+        Mutant("M150 what is pushed is not durable here first", (
+            ("publishing", durable, ""),
+        ), published(once(j()), PUBLISH, person(cancel, "g"), f(), powers=1)),
+        Mutant("M151 what was seen there is noted before the push", (
+            ("publishing", push, noted + push),
+        ), published(jp(), kills=1)),
+        Mutant("M152 a push has no lease", (
+            ("publishing", push, push.replace("theirs", "None")),
+        ), published(jp(), their("commit"))),
+        Mutant("M153 what was seen there is no ancestor of what is pushed", (
+            ("publishing", ahead, "    if theirs is None:\n"),
+        ), published(j(), PUBLISH, once(f()), their("commit"))),
+        Mutant("M154 the target follows without a check of where it was", (
+            ("publishing", followed, followed.replace("ours", "None")),
+        ), published(j(), f(), their("commit"))),
+        Mutant("M155 the target follows without a check of the lane", (
+            ("publishing", followed, followed.replace("held", "None")),
+        ), published(j(), f(), their("commit"), kills=1, fails=1),
+            harmless="what it follows contains the target as it was, and nothing of ours that the target had not"),
+        Mutant("M156 theirs is merged without a check of the lane", (
+            ("publishing", merged, merged.replace("held", "None")),
+        ), published(j(), f(), their("commit"), kills=1, fails=1),
+            harmless="as M155: it adds nothing of ours, so no refusal that stands in the lane can be undone by it"),
+        Mutant("M157 theirs is merged without a check of where the target was, and somebody else moves it", (
+            ("publishing", merged, merged.replace("held, new, ours", "None, new, None")),
+        ), published(j(), f(), their("commit"), PUSH)),
+        Mutant("M158 the target is moved to what does not contain it", (
+            ("publishing", "    if how is not Relation.BEHIND:\n", "    if how in (Relation.SAME, Relation.AHEAD):\n"),
+        ), published(j(), f(), their("commit"))),
+        Mutant("M159 theirs is the first parent of the merge of both", (
+            ("publishing", "        new = yield from join(ours, theirs)\n", "        new = yield from join(theirs, ours)\n"),
+        ), published(j(), f(), their("commit"))),
+        Mutant("M160 the merge of both is not durable before the target", (
+            ("publishing", "    yield from sync_hub()  # the merge outlives the ref that names it\n", ""),
+        ), published(j(), f(), their("commit"), powers=1)),
+        Mutant("M161 what was fetched is not durable before the target follows", (
+            ("publishing", "    yield from sync_hub()  # what was fetched outlives the ref that names it\n", ""),
+        ), published(f(), their("commit"), powers=1)),
+        Mutant("M162 a merge is pushed before the target moves", (
+            ("lane", SWAP, '        yield ("push", project, verdict.merged, old)\n' + SWAP),
+        ), published(j(), f(), person(cancel, "g"))),
+        Mutant("M163 a merge is pushed before its verdict", (
+            ("lane", decided, '    if verdict.merged:\n        yield ("push", project, verdict.merged, old)\n' + decided),
+        ), published(j(), f(), person(cancel, "g")),
+            harmless="it is on the target, and durable there: nobody can judge it in another way"),
+        Mutant("M164 a merge is recognised by its trailers only", (
+            ("trailers", found, "        if merge is not None and (merge.uid, merge.n) == (uid, n):\n"),
+        ), forged("forged merge")),
+        Mutant("M165 a merge is recognised by what it merges only", (
+            ("trailers", found, "        merge = commit\n        if commit.parents[1:] == (sha,):\n"),
+        ), forged("by hand")),
+        Mutant("M166 a merge is recognised by trailers anywhere in its message", (
+            ("trailers", '.split("\\n")[-2:]', '.split("\\n")\n    last = [x for x in last if x.startswith("Harness")]'),
+        ), forged("quoted")),
+        Mutant("M167 a merge of another item with the same commit is taken for this one's", (
+            ("trailers", found, "        if merge is not None and merge.submitted == sha:\n"),
+        ), forged("other")),
+    ]  # fmt: skip
+
+
 def mutants() -> list[Mutant]:
     """By what they break."""
     return [
@@ -922,6 +1001,7 @@ def mutants() -> list[Mutant]:
         *admission(),
         *batches(),
         *sweeping(),
+        *persons(),
     ]
 
 
@@ -929,10 +1009,9 @@ def mutants() -> list[Mutant]:
 #
 # M7   an effect before the end is won            the store has no effects but merges, and those come before their cell (M19)
 # M10  a drop is taken while it is written        the lease is asked for in `store.dropbox`: tests of the drop box, R11
+#      nobody looks at the person's branch after a power loss             the coordinator's: tests of projects
 # M30  a commit is not durable before its end     the worker's: tests of an attempt, R34
 # M52  no sweep makes hints again                 the coordinator's: tests of hinting, R33
-#      `seen` is no ancestor, a push comes before the verdict             the hub's: tests of publishing, R35
-#      a merge is recognised by its trailers only                         the hub's: tests of merging, forged trailers
 #      a day of the archive is deleted before its file is durable         there is no such file: the archive is not rolled up
 #      an index of who waits for whom is believed                         there is none on disk (docs/protocol.md, section 10)
 #      a damaged record ends the daemon                                   no process writes one: tests of cells, of fsck

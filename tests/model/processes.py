@@ -27,7 +27,8 @@ PROJECT = "app"
 
 
 def product() -> SimpleNamespace:
-    """The store as it ships."""
+    """The store as it ships, and what of the hub asks nothing of git."""
+    from harness.hub import publishing, trailers
     from harness.store import admission, attempts, cells, lane, operators, ops, promotion, sweeping
 
     return SimpleNamespace(
@@ -39,6 +40,8 @@ def product() -> SimpleNamespace:
         ops=ops,
         promotion=promotion,
         sweeping=sweeping,
+        publishing=publishing,
+        trailers=trailers,
     )
 
 
@@ -160,7 +163,7 @@ def promoter(p: SimpleNamespace, me: str, rounds: int = 1) -> Body:
                 yield from p.promotion.promote(item)
 
 
-def merger(p: SimpleNamespace, me: str, rounds: int = 1) -> Body:
+def merger(p: SimpleNamespace, me: str, rounds: int = 1, publishes: bool = False) -> Body:
     self = actor(p, me)
     for _ in range(rounds):
         todo = (yield ("ls", "queue/open")) or ()  # a local: part of the state of the process
@@ -171,6 +174,43 @@ def merger(p: SimpleNamespace, me: str, rounds: int = 1) -> Body:
                 seen = yield from p.cells.look(uid)
             if seen.standing is p.cells.Standing.OVER:
                 yield from p.attempts.finish(uid)
+        if publishes and (yield ("target", PROJECT)) != (yield ("seen", PROJECT)):
+            yield from catch_up(p, self)
+            yield from hub(p.publishing.publish())
+
+
+def hub(body: Body) -> Body:
+    """Operations of the hub on the one project there is."""
+    reply: Any = None
+    while True:
+        try:
+            op = body.send(reply)
+        except StopIteration as stop:
+            return stop.value
+        reply = yield (op[0], PROJECT, *op[1:])
+
+
+def catch_up(p: SimpleNamespace, self: Any) -> Body:
+    """Follow the person's branch; take in what they did beside ours, under the lane."""
+    if (yield from hub(p.publishing.follow())).diverged:
+        held = yield from p.lane.take_lane(self, PROJECT)
+        if held is not None:
+            yield from hub(p.publishing.merge_upstream(held))
+
+
+def publisher(p: SimpleNamespace, me: str) -> Body:
+    """A merger that found nothing to judge."""
+    yield from hub(p.publishing.publish())
+
+
+def looker(p: SimpleNamespace, me: str) -> Body:
+    """A coordinator that starts, or a worker that prepares."""
+    yield from hub(p.publishing.follow())
+
+
+def follower(p: SimpleNamespace, me: str) -> Body:
+    """A merger before it judges."""
+    yield from catch_up(p, actor(p, me))
 
 
 # ---- people ------------------------------------------------------------------------------------------------------------
@@ -224,7 +264,13 @@ def mover(p: SimpleNamespace, me: str, uid: str) -> Body:
 def pusher(p: SimpleNamespace, me: str) -> Body:
     """Somebody else moves the target: a fetch from upstream, a person's push into the hub."""
     old = yield ("target", PROJECT)
-    yield ("push", old)
+    yield ("intrude", old)
+
+
+def committer(p: SimpleNamespace, me: str, kinds: tuple[str, ...] = ("commit",)) -> Body:
+    """A person works on their branch; `Explorer._commit_theirs` knows how."""
+    for kind in kinds:
+        yield ("commit_theirs", kind)
 
 
 Maker = Callable[..., Body]
@@ -234,11 +280,13 @@ def started(maker: Maker, p: SimpleNamespace, me: str, args: dict[str, Any]) -> 
     return lambda: adapted(me, maker(p, me, **args))
 
 
-def everything(context: Any) -> Iterator[tuple[str, Maker, dict[str, Any]]]:
-    """What a fresh coordinator, one worker and one merger do; the recovery of every scenario."""
+def everything(context: Any, publishes: bool, started: bool) -> Iterator[tuple[str, Maker, dict[str, Any]]]:
+    """What a coordinator, one worker and one merger do; the recovery of every scenario. `started`: after a power loss."""
     yield "Ra", admitter, {"context": context, "rounds": 2}
     yield "Rp", promoter, {}
     yield "Rm", monitor, {"hints": True}
     yield "Rw", worker, {}
-    yield "Rj", merger, {}
+    if publishes and started:
+        yield "Rl", looker, {}
+    yield "Rj", merger, {"publishes": publishes}
     yield "Rn", monitor, {"hints": True}

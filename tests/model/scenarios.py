@@ -12,18 +12,21 @@ from harness.store.drops import Context, parse
 from harness.store.names import Name, name_path
 from tests.model.automaton import Interned
 from tests.model.explorer import Budget, Process, Scenario
-from tests.model.files import Files, Git, split
+from tests.model.files import Files, split
 from tests.model.invariants import BEFORE, Contents
 from tests.model.processes import (
     DAY,
     admitter,
     cancel,
+    committer,
     decider,
+    follower,
     hold,
     merger,
     monitor,
     mover,
     promoter,
+    publisher,
     pusher,
     retry,
     stop,
@@ -93,7 +96,7 @@ class World:
         def step(files: Files, records: Interned, contents: Contents) -> None:
             files.add(f"D:{uid}", cell, ("f", (f"{cell}:{uid}", records.number(record))))
             if isinstance(record, End) and record.sha:
-                files.git = Git(files.git.objects | {record.sha}, files.git.history, files.git.lane)
+                files.git = files.git._replace(objects=files.git.objects | {record.sha})
 
         self._steps.append(step)
         return self
@@ -261,10 +264,39 @@ def s(name: str = "s.0", rounds: int = 1) -> Process:
     return Process(name, sweeper, {"rounds": rounds})
 
 
+def f(name: str = "f") -> Process:
+    return Process(name, follower)
+
+
+def their(*kinds: str) -> Process:
+    """A person, and what they do to their branch."""
+    return Process("y", committer, {"kinds": kinds}, mortal=False)
+
+
+def publishing(name: str, processes: tuple[Process, ...], budget: Budget, **more: Any) -> Scenario:
+    return Scenario(name, processes, submitted(), budget, publishes=True, **more)
+
+
+def jp(name: str = "j", rounds: int = 1) -> Process:
+    return j(name, rounds, publishes=True)
+
+
 PUSH = Process("u", pusher)
+PUBLISH = Process("k", publisher, mortal=False)
 MOVE = Process("z", mover, {"uid": uid_of("x")})
 AFTER_X: dict[str, Any] = {"deps": {"x": uid_of("x")}}
 AFTER_G: dict[str, Any] = {"deps": {"g": uid_of("g")}}
+
+
+def too_large() -> Scenario:
+    """Walked at random only."""
+    mergers = (j(rounds=2), j("k", rounds=2), j("l"), person(cancel, "h"), PUSH)
+    return Scenario(
+        "3 mergers, 3 items, cancel, a push; 2 kills, 2 red gates",
+        mergers,
+        submitted("g", "h", "i"),
+        Budget(kills=2, fails=2),
+    )
 
 
 def scenarios() -> list[Scenario]:
@@ -354,6 +386,16 @@ def scenarios() -> list[Scenario]:
         # ---- hints
         Scenario("+ hints lost: 2 workers by hints, monitor; 1 kill, 1 suspicion", (w(rounds=2, hints=True), w("v", hints=True), m(rounds=2, hints=True)), one(), Budget(kills=1, suspicions=1), hints=True),
         Scenario("- hints stale, and for nothing: 2 workers, monitor; 1 failure, 1 kill", (w(rounds=2, hints=True), w("v", hints=True), m(hints=True)), one().hint("x").hint("y"), Budget(kills=1, fails=1), hints=True),
+        # ---- the person's branch
+        publishing("_ publish: merger 2 rounds, a person commits twice; 2 kills, 1 refusal", (jp(rounds=2), their("commit", "commit")), Budget(kills=2, fails=1)),
+        publishing("| publish: merger 2 rounds, follower, a person commits and pulls; 1 kill", (jp(rounds=2), f(), their("commit", "pull")), Budget(kills=1)),
+        publishing("/ publish: 2 mergers, a person commits; 1 red gate or refusal", (jp(), jp("k"), their("commit")), Budget(fails=1)),
+        publishing("` publish, replies lost: merger 2 rounds, a person commits; 1 kill", (jp(rounds=2), their("commit")), Budget(kills=1, replies=1)),
+        publishing(". publish, power, weak: merger, publisher, cancel, none of whom comes again but the last", (Process("j", merger, {"publishes": True}, mortal=False), PUBLISH, person(cancel, "g")), Budget(powers=1)),
+        publishing("' publish, power, journal: merger, follower, a person commits; 1 kill", (jp(), f(), their("commit")), Budget(powers=1, kills=1), weak=False),
+        publishing('" publish, power, weak: merger, follower, a person pulls; 1 refusal', (jp(), f(), their("pull")), Budget(powers=1, fails=1)),
+        publishing("\\ forged merges: merger, follower; 1 kill, 1 red gate", (j(), f(), their("forged", "forged merge", "by hand", "quoted")), Budget(kills=1, fails=1)),
+        publishing("\u00a7 forged merges, power, weak: merger, follower", (j(), f(), their("forged merge", "quoted")), Budget(powers=1)),
         # ---- sweeping
         Scenario("( private files swept: worker, monitor; 1 kill, 1 doubt", (w("w.0", rounds=2), m("m.0"), s()), one(), Budget(kills=1, suspicions=1), sweeps=True),
         Scenario(") private files swept: cancel and merger; 1 kill, 1 doubt", (person(cancel, "g", "o.0"), j("j.0"), s()), submitted(), Budget(kills=1, suspicions=1), sweeps=True),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.model.explorer import Explorer, Scenario
-from tests.model.scenarios import scenarios
+from tests.model.scenarios import scenarios, too_large
 
-WHOLE = "KQUopqtwy238!$@?~^,:"
+WHOLE = "KQUopqtwy238!$@?~^,:`"
 """Small enough to be walked to the end."""
 SOME = 1_200
 """States of each of the others."""
+WALKS, SEED = 4, 20270115
 ALL = scenarios()
 
 
@@ -32,3 +33,9 @@ def test_the_invariants_hold_in_every_state(scenario: Scenario) -> None:
 def test_the_invariants_hold_in_the_first_states(scenario: Scenario) -> None:
     result = Explorer(scenario).run(limit=SOME)
     assert not result.violation, result.violation + "\n" + "\n".join(map(str, result.trace))
+
+
+def test_the_invariants_hold_on_random_walks_through_what_is_too_large() -> None:
+    result = Explorer(too_large()).walk(WALKS, seed=SEED)
+    assert result.verdict == f"holds in {WALKS} walks, seed {SEED}", "\n".join(map(str, result.trace))
+    assert result.ends == WALKS
