@@ -9,7 +9,25 @@ import pytest
 from tests.model.mutants import MODULES, Inapplicable, Mutant, as_expected, load, mutants, mutated, run
 from tests.model.processes import product
 
-SLOW = frozenset("M23 M25 M59 M68 M80 M85 M86 M144 M147 M149 M150 M155 M156 M162 M163".split())
+SLOW = frozenset(
+    [
+        "M23",
+        "M25",
+        "M59",
+        "M68",
+        "M80",
+        "M85",
+        "M86",
+        "M144",
+        "M147",
+        "M149",
+        "M150",
+        "M155",
+        "M156",
+        "M162",
+        "M163",
+    ]
+)
 """More than half a second each."""
 ALL = mutants()
 
