@@ -236,7 +236,7 @@ def storm(
         if not fleet.started():
             fleet.start(wait_for=0)
         fleet.until(lambda: published(fleet), 120, "everything is published")
-        fleet.stop()
+        fleet.finish()
         wrong = check(fleet, it.expected, it.cancelled)
         fleet.events.read()
         expired = sum(e["event"] == "attempt_expired" for _, e in fleet.events.seen)
