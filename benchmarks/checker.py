@@ -68,9 +68,10 @@ def _running(fleet: Fleet) -> Iterator[str]:
         place = line.split()[-3]
         if place in files and "LEASE" not in line:
             yield f"still locked: {files[place]} ({line})"
-    for repository in (fleet.hub, fleet.app / ".git"):
-        for path in repository.rglob("*.lock"):
-            yield f"a git lock is left: {path}"
+    # Of a power loss, of a kill: after the next start (`Fleet.finish`) none may be there. In the person's repository
+    # nobody but the person removes one, and until then nothing is published.
+    for path in (*fleet.git_locks(), *(fleet.app / ".git").rglob("*.lock")):
+        yield f"a git lock is left: {path}"
 
 
 def _place(info: os.stat_result) -> str:

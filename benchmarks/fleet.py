@@ -221,7 +221,22 @@ class Fleet:
         for child in self._started:
             child.wait(10)
 
+    def finish(self) -> None:
+        """Stop for good. A lock that a killed git left in the hub may stay until the next start, and no longer: when
+        there is one, the coordinator is started once more, and `check` finds those that are there even then."""
+        self.stop()
+        if not self.git_locks():
+            return
+        self.start(wait_for=0)
+        with contextlib.suppress(TimeoutError):
+            self.until(lambda: not self.git_locks(), 30, "the coordinator has swept the hub")
+        self.stop()
+
     # ---- looking -----------------------------------------------------------------------------------------------------
+
+    def git_locks(self) -> list[Path]:
+        """Lock files of git in the hub."""
+        return sorted(self.hub.rglob("*.lock"))
 
     def reports(self) -> dict[str, dict[str, Any]]:
         """What the workers say of themselves."""

@@ -5,6 +5,9 @@
 Everything that was not fsynced is gone after the ioctl. The daemon is killed, the journal replayed, the repositories
 checked, the daemon started again, until the last loss is over and every item must be there once. `--control` runs
 with `durability: process`, which promises nothing about power, and succeeds when the check finds that out.
+
+Lock files that a loss leaves in the hub are no violation until the next start, which has to remove them. In the person's
+repository only the person removes one, who is played here: until then a publish is refused, and nothing else.
 """
 
 from __future__ import annotations
@@ -178,7 +181,9 @@ def _all(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random, number: 
             return wrong  # what is built on it would be wrong too
     storm.run(timeout_s=600)
     fleet.until(lambda: published(fleet), 120, "everything is published")
-    fleet.stop()
+    fleet.finish()
+    storm.note_events()
+    note(f"lock files that were removed from the hub: {', '.join(storm.unlocked) or 'none'}")
     return check(fleet, storm.expected)
 
 
@@ -192,6 +197,9 @@ def _one(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random) -> list[
     fleet.kill_all()
     disk.off()
     disk.on()
+    for lock in (fleet.app / ".git").rglob("*.lock"):
+        note(f"the person removes {lock.relative_to(fleet.base)}")
+        lock.unlink()
     return list(repositories(fleet))
 
 

@@ -110,7 +110,7 @@ def sick(where: Path, kind: str, *, rounds: int, seed: int) -> tuple[int, list[s
                 )
             storm.run(timeout_s=600)
             fleet.until(lambda: published(fleet), 120, "everything is published")
-            fleet.stop()
+            fleet.finish()
             wrong += check(fleet, storm.expected)
         except (TimeoutError, RuntimeError) as e:
             wrong.append(str(e)[:2000])

@@ -118,6 +118,8 @@ class Storm:
     killed: Blows = field(init=False)
     stopped: Blows = field(init=False)
     expired: int = 0
+    unlocked: list[str] = field(default_factory=list)
+    """Lock files of killed gits that the daemon removed from the hub."""
     people: dict[str, int] = field(default_factory=dict)
     """What was done besides: cancels, retries, drops written slowly."""
     dropped: int = 0
@@ -161,7 +163,7 @@ class Storm:
         self._wake(float("inf"))
         for command in self._commands:
             command.wait(60)
-        self._count_expired()
+        self.note_events()
         return now - began
 
     def some(self, items: int) -> None:
@@ -200,15 +202,18 @@ class Storm:
         if now - self._told_at < TOLD_S:
             return
         self._told_at = now
-        self._count_expired()
+        self.note_events()
         free_mb = shutil.disk_usage(self.fleet.base).free >> 20
         note(f"{(now - began) / 60:.0f} min, {free_mb} MB free: {self}")
         if free_mb < self.floor_mb:
             raise TimeoutError(f"the disk is nearly full; {self}")
 
-    def _count_expired(self) -> None:
+    def note_events(self) -> None:
         """From the event stream, of which nothing is kept: that of a long storm is long."""
-        self.expired += sum(e["event"] == "attempt_expired" for _, e in self.fleet.events.read())
+        for _, e in self.fleet.events.read():
+            self.expired += e["event"] == "attempt_expired"
+            if e["event"] == "stale_lock_removed":
+                self.unlocked.append(e["file"])
         self.fleet.events.seen.clear()
 
     # ---- work --------------------------------------------------------------------------------------------------------
@@ -382,7 +387,7 @@ def storm(
             if not fleet.started():
                 fleet.start(wait_for=0)
             fleet.until(lambda: published(fleet), 120, "everything is published")
-            fleet.stop()
+            fleet.finish()
             if wrong := check(fleet, it.expected, it.cancelled):
                 raise Wrong(wrong)
             note("counted: nothing is wrong; the folder is removed, which may take as long as the disk likes")

@@ -6,6 +6,7 @@ The first fetch from a URL may take long, or for ever: it runs in a thread, and 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from harness.errors import HarnessError
 from harness.events import EventStream
 from harness.hub import Hub
 from harness.layout import Layout
+from harness.logs import Event
 from harness.runner import Runner
 
 AGAIN_S = 60.0
@@ -38,6 +40,8 @@ class Projects:
     checked: float = float("-inf")
     owing: set[str] = field(default_factory=set)
     """Projects whose hubs were found to hold merges that are not published: news for the mergers."""
+    swept: set[str] = field(default_factory=set)
+    """Projects whose hubs were swept (by a thread) since this coordinator was started."""
     _made: deque[tuple[str, str]] = field(default_factory=deque)
     """(name, why not) of what threads have done since the last look."""
 
@@ -102,4 +106,19 @@ class Projects:
                     self.owing.add(name)
         except (HarnessError, OSError) as e:
             return str(e)
+        if name not in self.swept:
+            self.swept.add(name)
+            with contextlib.suppress(RuntimeError):  # no thread is to be had: the next start sweeps
+                threading.Thread(target=self._sweep, args=(hub, name), daemon=True).start()
         return ""
+
+    def _sweep(self, hub: Hub, name: str) -> None:
+        """In a thread of its own, which alone uses this hub from now on: ten thousand refs are as many folders, and
+        locks that are found are watched for a while."""
+        events = EventStream(self.layout, self.clock, "coordinator")
+        try:
+            hub.sweep(events.emit)
+        except (HarnessError, OSError) as e:  # the locks stay for the next start
+            events.emit(Event.PROCESS_FAILED, what="sweep of the hub", project=name, reason=str(e))
+        finally:
+            events.close()

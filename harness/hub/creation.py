@@ -15,8 +15,9 @@ from harness.clock import Clock
 from harness.config import Project
 from harness.errors import ConfigError
 from harness.hub.git import CommandRunner, Git, GitCommandError
+from harness.hub.gitlocks import GitLocks
 from harness.hub.guard import Emit, Guard
-from harness.hub.locks import HubLock, stale
+from harness.hub.locks import HubLock
 from harness.hub.refs import Refs, is_sha
 from harness.hub.refusals import (
     check_git,
@@ -96,22 +97,22 @@ def _assemble(
 ) -> Repo:
     guard = Guard(repository=path, copies=shelf / "copies", emit=emit, project=project.name)
     lock = HubLock(path=shelf / "lock")
-    territory = (path, layout.worktree(project.name, "x").parent, layout.kept)
-
-    def unlock(file: Path) -> bool:
-        # The shelf too: git locks the slots' indexes, which are kept there.
-        if file.suffix != ".lock" or not {path, shelf / "slots"} & set(file.parents):
-            return False
-        with lock.held():
-            if not stale(file, territory):
-                return not file.exists()  # gone by itself: the same call may work now
-            file.unlink(missing_ok=True)
-        emit(Event.STALE_LOCK_REMOVED, project=project.name, file=os.path.relpath(file, path))
-        return True
-
+    gitlocks = GitLocks(
+        hub=path,
+        shelf=shelf,
+        territory=(path, layout.worktree(project.name, "x").parent, layout.kept),
+        ours=lock,
+        emit=emit,
+        project=project.name,
+    )
     extra = {} if durable else {"core.fsync": "none"}
     git = Git(
-        runner=runner, repository=path, home=shelf / "home", before=guard.check, unlock=unlock, extra=extra
+        runner=runner,
+        repository=path,
+        home=shelf / "home",
+        before=guard.check,
+        unlock=gitlocks.unlock,
+        extra=extra,
     )
     return Repo(
         layout=layout,
@@ -125,6 +126,7 @@ def _assemble(
         refs=Refs(repository=path),
         guard=guard,
         lock=lock,
+        gitlocks=gitlocks,
     )
 
 

@@ -107,6 +107,11 @@ class Hub:
         """Everything written to the hub so far survives power loss (nothing with `durability: process`)."""
         self.repo.sync()
 
+    def sweep(self, emit: Emit) -> None:
+        """Removes the lock files that killed gits left, as far as they are proved nobody's. Not one git command; waits
+        for seconds when there are some. Raises TryAgainError when the lock of the hub is not to be had."""
+        self.repo.gitlocks.sweep(emit)
+
     # ---- the target and the person's repository ----------------------------------------------------------------------
 
     def target(self) -> str:

@@ -1,23 +1,16 @@
-"""Locks: ours around a hub, and the `*.lock` files that a killed git leaves in it.
-
-Alone here lock files of git are removed: only inside the hub and its shelf, only while our lock is held, only after proof that no
-living process can own them (PROTOCOL, section 7, rule 8). In a person's repository never.
-"""
+"""Our lock around a hub: what changes it in more than one step happens while it is held."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import procs
 from harness.atomicfs import FileLock
 from harness.errors import TryAgainError
 
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 POLL_S = 0.01
 PATIENCE_S = 60.0
 
@@ -54,28 +47,3 @@ class HubLock:
                     remedy=f"see who: fuser -v {self.path}",
                 )
             time.sleep(POLL_S)
-
-
-def stale(lock: Path, territory: tuple[Path, ...]) -> bool:
-    """Whether a lock file of git is certainly nobody's.
-
-    Not only "no process has it open": git closes a ref's lock file before it commits it. So no git that was started
-    before the lock was made may be at work anywhere in `territory` (the hub and its worktrees) either. The holder of
-    such a lock runs for milliseconds; git has waited longer than that for it before we are asked.
-    """
-    try:
-        made = lock.lstat()
-    except FileNotFoundError:
-        return False
-    if procs.holders(lock).found:
-        return False
-    age_s = max(0.0, time.time() - made.st_ctime)
-    made_at_s = time.clock_gettime(time.CLOCK_BOOTTIME) - age_s
-    for process in procs.working_below(territory):
-        seen = procs.stat(process.pid)
-        git = seen is not None and seen.comm.startswith(b"git")
-        if git and process.start_ticks / _TICKS_PER_SECOND <= made_at_s + 1.0:
-            return False
-    with contextlib.suppress(FileNotFoundError):
-        return lock.lstat().st_ino == made.st_ino
-    return False

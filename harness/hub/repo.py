@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.clock import Clock
 from harness.config import URL, Project
 from harness.hub.git import Git, transaction
+from harness.hub.gitlocks import GitLocks
 from harness.hub.guard import Emit, Guard
 from harness.hub.locks import HubLock
 from harness.hub.refs import Refs
@@ -38,6 +39,7 @@ class Repo:
     refs: Refs
     guard: Guard
     lock: HubLock
+    gitlocks: GitLocks
 
     @property
     def target(self) -> str:

@@ -153,6 +153,28 @@ def test_a_worker_that_can_carry_out_nothing_rests_instead_of_giving_everything_
             assert [e["outcome"] for e in d.events("attempt_ended")] == ["done", "released", "released"]
 
 
+def test_the_next_coordinator_sweeps_what_a_power_loss_left_and_works_meanwhile(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=1) as d:
+        d.drop("first", {"prompt": "echo x > a"})
+        assert d.run_until_idle() == 0
+        hub = d.layout.hub("app")
+        locks = [
+            hub / "config.lock",
+            hub / "refs/harness/attempt/gone-1/1.lock",
+        ]  # nobody else comes to these
+        theirs = d.app / ".git/refs/heads/other.lock"
+        locks[1].parent.mkdir(parents=True)
+        for lock in (*locks, theirs):
+            lock.touch()
+        d.start()
+        d.drop("second", {"prompt": "echo y > b"})
+        until(lambda: len(d.events("stale_lock_removed")) == 2, 40, what=d.tail())
+        assert not any(lock.exists() for lock in locks)
+        assert {e["source"] for e in d.events("stale_lock_removed")} == {"coordinator"}
+        d.until_state("second", "merged")
+        assert theirs.exists()
+
+
 def test_work_goes_on_while_no_coordinator_lives(tmp_path: Path) -> None:
     with daemon(tmp_path, workers=1) as d:
         process = d.start()

@@ -205,7 +205,7 @@ def test_a_lock_that_stays_is_an_error_after_some_tries(hub: Hub, monkeypatch: p
     """Neither lane nor target moved, and still git refuses: nothing is decided."""
     held, old = taken(hub, "a"), hub.target()
     made = built(hub, "x-1", submit(hub, "x-1"))
-    monkeypatch.setattr("harness.hub.creation.stale", lambda *_: False)
+    monkeypatch.setattr("harness.hub.gitlocks.stale", lambda *_: False)
     for name in ("refs/heads/main.lock", "refs/harness/lane.lock"):
         (hub.path / name).write_text("")
     with pytest.raises(GitCommandError):

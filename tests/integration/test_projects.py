@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
 from pathlib import Path
 
+import pytest
+
 from harness import procs
+from harness.clock import SystemClock
+from harness.config import Config, load
+from harness.coordinator.projects import Projects
+from harness.errors import TryAgainError
+from harness.events import EventStream, read
+from harness.hub import Hub
+from harness.layout import Layout
 from tests.daemons import daemon
+from tests.hubs import person
 from tests.support import until
 
 
@@ -53,3 +65,57 @@ def test_a_url_that_does_not_answer_holds_up_nobody_else(tmp_path: Path) -> None
         )
         assert d.state("other") == "ready"
         assert d.items()["other"].attempts == ()
+
+
+@pytest.fixture
+def config(layout: Layout, tmp_path: Path) -> Config:
+    project = {"path": str(person(tmp_path / "up")), "target": "main", "agent": "shell"}
+    agents = {"shell": {"adapter": "command", "argv": ["true"]}}
+    layout.config.write_text(json.dumps({"v": 1, "projects": {"app": project}, "agents": agents}))
+    return load(layout.config)
+
+
+@pytest.fixture
+def projects(layout: Layout) -> Projects:
+    return Projects(layout, SystemClock(), EventStream(layout, SystemClock(), "coordinator"))
+
+
+def test_a_hub_is_swept_once_in_the_life_of_a_coordinator_and_not_in_its_loop(
+    projects: Projects, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by: list[threading.Thread] = []
+    swept = threading.Event()
+
+    def sweep(hub: Hub, emit: object) -> None:
+        by.append(threading.current_thread())
+        swept.set()
+
+    monkeypatch.setattr(Hub, "sweep", sweep)
+    projects.check(config)
+    assert swept.wait(20)
+    projects.check(config)
+    assert len(by) == 1
+    assert by[0] is not threading.main_thread()
+
+
+def test_a_sweep_that_fails_is_said_and_the_project_can_be_used(
+    layout: Layout, projects: Projects, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sweep(hub: Hub, emit: object) -> None:
+        raise TryAgainError("another process has held the lock of this hub")
+
+    monkeypatch.setattr(Hub, "sweep", sweep)
+    projects.check(config)
+    until(lambda: any(e["event"] == "process_failed" for _, e in read(layout)), 20)
+    assert projects.unusable == {}
+
+
+def test_a_sweep_that_cannot_even_begin_keeps_no_project_from_being_used(
+    projects: Projects, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    projects.check(config)
+    assert projects.unusable == {}
