@@ -62,6 +62,8 @@ _PASSED_UPSTREAM = re.compile(
     r"HOME|USER|LOGNAME|LANG|XDG_\w+|SSH_\w+|GIT_SSH\w*|GIT_SSL_\w+|GIT_PROXY_\w+|GIT_ASKPASS|GIT_CONFIG_(GLOBAL|SYSTEM|NOSYSTEM)"
     r"|GIT_TRACE\w*|(http|https|ftp|all|no)_proxy|(HTTP|HTTPS|ALL|NO)_PROXY|SSL_CERT_\w+|CURL_CA_BUNDLE|KRB5\w*|GNUPGHOME|DBUS_SESSION_BUS_ADDRESS"
 )
+_LEFT_OUT = re.compile(rb"could not open directory ")
+"""`git status` and `git add` go on without what is in it, and succeed."""
 _LOCK_EXISTS = re.compile(r"Unable to create '(.+?\.lock)': File exists")
 
 
@@ -156,7 +158,8 @@ class Git:
         env: Mapping[str, str] | None = None,
         upstream: bool = False,
     ) -> Output:
-        """Runs `git args`; raises GitCommandError when the exit code is not in `ok`, GitInterrupted when stopped.
+        """Runs `git args`; raises GitCommandError when the exit code is not in `ok`, or when git could not look into
+        every folder of the worktree, which it only mentions; GitInterrupted when stopped.
 
         A lock file that a killed git left behind is removed when that is proved safe, and the call made again.
         """
@@ -178,6 +181,8 @@ class Git:
             ended = self._run(args, cwd, whole, stdin, NETWORK_S if upstream else LOCAL_S)
             tries -= 1
             done = ended.reason is EndReason.EXITED and ended.exit_code in ok
+            if done and tree is not None and _LEFT_OUT.search(ended.stderr):
+                raise GitCommandError(args, ended, where=self.repository)
             if done or not tries or not self._unlocked(ended.stderr):
                 return self._output(args, ended, ok)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.hub import Built, Hub, Published, UpToDate, Worktree
+from harness.errors import TryAgainError
+from harness.hub import Built, Hub, Refused, Worktree
 from harness.layout import Layout
 from harness.runner import Ended, EndReason
 from tests.hubs import Desk, Killed, commit, desk, git, person, submit, work
@@ -179,7 +180,8 @@ def merge(hub: Hub) -> None:
         hub.checkout_merged(made.sha)
         assert hub.swap_target(held, made.sha, old) == "ok"
     hub.refresh()
-    assert isinstance(hub.publish(), Published | UpToDate)
+    if isinstance(now := hub.publish(), Refused):
+        raise TryAgainError(now.reason)
 
 
 def assert_merged(hub: Hub) -> None:

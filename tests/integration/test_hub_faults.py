@@ -90,9 +90,12 @@ class Act:
 def assert_reused(hub: Hub) -> None:
     """As after a crash; but what could not be salvaged as a commit may have been kept as it lay there."""
     crash.assert_ready(hub)
-    kept = hub.path.parent.parent / "kept"
-    files = (p for p in kept.rglob("*") if p.is_file() and not p.is_symlink())
-    crash.assert_saved(hub, itertools.chain.from_iterable(p.read_text().split("\n") for p in files))
+    elsewhere: list[str] = []
+    for kept in (hub.path.parent.parent / "kept").iterdir():
+        files = (p for p in kept.rglob("*") if p.is_file() and not p.is_symlink())
+        elsewhere += itertools.chain.from_iterable(p.read_text().split("\n") for p in files)
+        elsewhere += git(kept, "grep", "--cached", "-h", "", ok=(0, 1)).split("\n")  # it has its index still
+    crash.assert_saved(hub, elsewhere)
 
 
 ACTS = {

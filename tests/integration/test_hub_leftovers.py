@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from harness.hub import BrokenCommitError, GitCommandError, Hub, Worktree
+from harness.hub.git import CommandRunner
 from harness.layout import Layout
+from harness.runner import Command, Ended
 from tests.hubs import Desk, commit, desk, git, person, work
 
 
@@ -434,3 +437,27 @@ def test_names_that_git_refuses_to_check_out_are_faults(hub: Hub, tree: Worktree
     )
     sha = git(tree.path, "commit-tree", top, "-p", tree.base, "-m", "evil")
     assert len(hub.faults(tree.base, sha)) == 2
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A runner whose git cannot look into a folder, which it only mentions."""
+
+    runner: CommandRunner
+    command: str
+
+    def run(self, command: Command, /) -> Ended:
+        ended = self.runner.run(command)
+        if command.argv[1] == self.command:
+            return replace(ended, stderr=b"warning: could not open directory 'src/': Permission denied\n")
+        return ended
+
+
+@pytest.mark.parametrize("command", ["status", "add"])
+def test_what_git_cannot_look_into_is_not_left_out_in_silence(
+    at: Desk, hub: Hub, tree: Worktree, command: str
+) -> None:
+    (tree.path / "src/new").write_text("new\n")
+    at.probe.runner = Closed(at.probe.runner, command)  # type: ignore[assignment]
+    with pytest.raises(GitCommandError, match="could not open directory"):
+        hub.commit_leftovers(tree, "rest")
