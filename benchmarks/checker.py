@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from benchmarks.fleet import CHECKOUT, Fleet, environment, git
 SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 STARTING = re.compile(r"(selftest|format)\.[0-9a-f]+(\.link)?")
 STARTING_S = 3600 + 60
+FOR_GOOD = (2, 78)
+"""Exit codes after which systemd starts no other coordinator (4, another one runs, is what a bench may do itself)."""
 CELL = re.compile(r"(\d+)\.(claim|end|verdict|grant)")
 
 
@@ -48,7 +50,7 @@ def check(fleet: Fleet, expected: Mapping[str, str | None], cancelled: Collectio
     """Everything that is wrong after everything is done and stopped. `expected`: id -> the file that its merge adds,
     None for an item without a commit. `cancelled`: ids that somebody tried to cancel; whether that came in time is what
     the cells say, and everything else has to agree with them."""
-    wrong = [*_running(fleet), *_queue(fleet.queue)]
+    wrong = [*_ends(fleet.ended), *_running(fleet), *_queue(fleet.queue)]
     items = list(_archived(fleet.queue, wrong))
     wrong += _once(items, expected)
     over = {one.item["id"] for one in items if _is_over_by_cancel(one)}
@@ -58,6 +60,12 @@ def check(fleet: Fleet, expected: Mapping[str, str | None], cancelled: Collectio
     wrong += repositories(fleet)
     wrong += _own_check(fleet)
     return wrong
+
+
+def _ends(codes: Iterable[int]) -> Iterator[str]:
+    for code in codes:
+        if code in FOR_GOOD:
+            yield f"a coordinator ended with exit code {code}, after which systemd starts no other"
 
 
 def _running(fleet: Fleet) -> Iterator[str]:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Process:
     born: int
     role: str
     """coordinator, agent-1, merger.app, or "" for anything else."""
+    parent: int = field(default=0, compare=False)
 
     def alive(self) -> bool:
         return (seen := _stat(self.pid)) is not None and seen[1] == self.born and seen[0] not in "ZX"
@@ -71,13 +72,13 @@ class Process:
         return rss, pss
 
 
-def _stat(pid: int) -> tuple[str, int, float] | None:
-    """(state, start time, CPU seconds)"""
+def _stat(pid: int) -> tuple[str, int, float, int] | None:
+    """(state, start time, CPU seconds, parent)"""
     try:
         rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return rest[0], int(rest[19]), sum(int(x) for x in rest[11:15]) * TICK_S
+    return rest[0], int(rest[19]), sum(int(x) for x in rest[11:15]) * TICK_S, int(rest[1])
 
 
 class Fleet:
@@ -102,6 +103,8 @@ class Fleet:
         self.queue, self.state = self.root / "queue", self.root / "state"
         self.events = Events(self.state / "events")
         self._started: list[subprocess.Popen[bytes]] = []
+        self.ended: list[int] = []
+        """Exit codes of coordinators; -9: killed."""
         self._make_repository(files)
         for folder in (self.root, self.queue, self.state, self.state / "events"):
             folder.mkdir()
@@ -199,7 +202,8 @@ class Fleet:
 
     def started(self) -> bool:
         """Does a coordinator of ours run? Also reaps the dead ones."""
-        self._started = [child for child in self._started if child.poll() is None]
+        self.ended += [code for child in self._started if (code := child.poll()) is not None]
+        self._started = [child for child in self._started if child.returncode is None]
         return bool(self._started)
 
     def _ticks(self) -> bool:
@@ -262,11 +266,14 @@ class Fleet:
                 continue
             seen = _stat(int(name))
             if seen and seen[0] not in "ZX":
-                found.append(Process(int(name), seen[1], _role(line)))
+                found.append(Process(int(name), seen[1], _role(line), seen[3]))
         return found
 
     def roles(self, prefix: str) -> list[Process]:
-        return [p for p in self.processes() if p.role.startswith(prefix)]
+        """Without their children, which look like them until they exec."""
+        found = [p for p in self.processes() if p.role.startswith(prefix)]
+        pids = {p.pid for p in found}
+        return [p for p in found if p.parent not in pids]
 
     def coordinators(self) -> list[Process]:
         return self.roles("coordinator")

@@ -71,7 +71,7 @@ class Idle:
             return ""
         if project in self.projects.gone:
             return f"project {project} is not in config.yaml"
-        if project in self.projects.unusable and project not in self.projects.making:
+        if project in self.projects.unusable and project not in self.projects.soon():
             return f"project {project} cannot be used: {self.projects.unusable[project]}"
         return self._held_back(project) if entry.standing is Standing.READY else ""
 
@@ -79,7 +79,7 @@ class Idle:
         """Why nobody claims a ready item of this project, or ""."""
         if self._paused():
             return "paused, until: harnessctl resume"
-        if project in self.hinting.paused - self.projects.making:
+        if project in self.hinting.paused - self.projects.soon():
             return f"project {project} is paused, until: harnessctl resume --project {project}"
         if not self.pool.can_work(self._paused):
             return "no worker can claim it: see harnessctl status"

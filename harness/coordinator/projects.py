@@ -7,6 +7,7 @@ The first fetch from a URL may take long, or for ever: it runs in a thread, and 
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from harness.bell import Bell
 from harness.clock import Clock
 from harness.config import URL, Config, Durability, Publish
 from harness.containment import Containment
-from harness.errors import HarnessError
+from harness.errors import HarnessError, TryAgainError
 from harness.events import EventStream
 from harness.hub import Hub
 from harness.layout import Layout
@@ -24,6 +25,12 @@ from harness.logs import Event
 from harness.runner import Runner
 
 AGAIN_S = 60.0
+SOON_S = 5.0
+PATIENCE_S = 60.0
+"""So long it is tried every SOON_S, when nothing says that a person has to do something."""
+_PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+)
 
 
 @dataclass(slots=True)
@@ -33,6 +40,8 @@ class Projects:
     events: EventStream
     unusable: dict[str, str] = field(default_factory=dict)
     """name -> why, and what to do."""
+    passing: dict[str, float] = field(default_factory=dict)
+    """Those of them that may be usable soon, by themselves (git was killed, there was no room for it), and since when."""
     gone: tuple[str, ...] = ()
     """Projects of items that config.yaml does not name any more."""
     making: set[str] = field(default_factory=set)
@@ -42,22 +51,32 @@ class Projects:
     """Projects whose hubs were found to hold merges that are not published: news for the mergers."""
     swept: set[str] = field(default_factory=set)
     """Projects whose hubs were swept (by a thread) since this coordinator was started."""
-    _made: deque[tuple[str, str]] = field(default_factory=deque)
+    _made: deque[tuple[str, HarnessError | OSError | None]] = field(default_factory=deque)
     """(name, why not) of what threads have done since the last look."""
 
     def check(self, config: Config) -> None:
         """Open every hub."""
         self.unusable = {name: why for name, why in self.unusable.items() if name in self.making}
+        self.passing = {name: since for name, since in self.passing.items() if name in config.projects}
         self._open_all(config, config.projects)
 
     def check_again(self, config: Config) -> None:
-        """Hear of the hubs that were made; try the unusable ones again, no more often than every AGAIN_S."""
+        """Hear of the hubs that were made; try the unusable ones again, no more often than every AGAIN_S (SOON_S)."""
         while self._made:
             name, why = self._made.popleft()
             self.making.discard(name)
             self._note(name, why)
-        if self.unusable and self.clock.monotonic() - self.checked > AGAIN_S:
+        wait_s = SOON_S if self._hoped() else AGAIN_S
+        if self.unusable and self.clock.monotonic() - self.checked > wait_s:
             self._open_all(config, [name for name in self.unusable if name in config.projects])
+
+    def soon(self) -> set[str]:
+        """Projects that nobody has to do anything for."""
+        return self.making | self._hoped()
+
+    def _hoped(self) -> set[str]:
+        now = self.clock.monotonic()
+        return {name for name, since in self.passing.items() if now - since <= PATIENCE_S}
 
     def _open_all(self, config: Config, names: Iterable[str]) -> None:
         self.checked = self.clock.monotonic()
@@ -77,14 +96,18 @@ class Projects:
         self._made.append((name, why))
         Bell(self.layout.bell("coordinator")).ring()
 
-    def _note(self, name: str, why: str) -> None:
-        if why:
-            self.unusable[name] = why
+    def _note(self, name: str, why: HarnessError | OSError | None) -> None:
+        if why is None or not _passes(why):
+            self.passing.pop(name, None)
         else:
+            self.passing.setdefault(name, self.clock.monotonic())
+        if why is None:
             self.unusable.pop(name, None)
+        else:
+            self.unusable[name] = str(why)
 
-    def _open(self, config: Config, name: str, events: EventStream) -> str:
-        """-> why it cannot be used, or ""."""
+    def _open(self, config: Config, name: str, events: EventStream) -> HarnessError | OSError | None:
+        """-> why it cannot be used."""
         project = config.projects[name]
         try:
             hub = Hub.open(
@@ -105,12 +128,12 @@ class Projects:
                 if hub.unpublished():
                     self.owing.add(name)
         except (HarnessError, OSError) as e:
-            return str(e)
+            return e
         if name not in self.swept:
             self.swept.add(name)
             with contextlib.suppress(RuntimeError):  # no thread is to be had: the next start sweeps
                 threading.Thread(target=self._sweep, args=(hub, name), daemon=True).start()
-        return ""
+        return None
 
     def _sweep(self, hub: Hub, name: str) -> None:
         """In a thread of its own, which alone uses this hub from now on: ten thousand refs are as many folders, and
@@ -122,3 +145,9 @@ class Projects:
             events.emit(Event.PROCESS_FAILED, what="sweep of the hub", project=name, reason=str(e))
         finally:
             events.close()
+
+
+def _passes(why: HarnessError | OSError) -> bool:
+    if isinstance(why, OSError):
+        return why.errno in _PASSING
+    return why.exit_code == TryAgainError.exit_code

@@ -79,7 +79,7 @@ def main(
             if (
                 config.projects
                 and len(it.projects.unusable) == len(config.projects)
-                and not it.projects.making
+                and not it.projects.soon()
             ):
                 raise ConfigError(
                     "no project can be used", where=layout.config, problems=it.projects.unusable.values()

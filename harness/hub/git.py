@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from harness.errors import GitError
+from harness.errors import GitError, TryAgainError
 from harness.runner import Command, Ended, EndReason
 
 LOCAL_S = 600.0
@@ -64,6 +64,11 @@ _PASSED_UPSTREAM = re.compile(
 )
 _LEFT_OUT = re.compile(rb"could not open directory ")
 """`git status` and `git add` go on without what is in it, and succeed."""
+_PASSES = re.compile(
+    r"No space left on device|Disk quota exceeded|Cannot allocate memory|out of memory|Too many open files"
+    r"|Resource temporarily unavailable"
+)
+"""What git says when the machine could not, and may be able to a little later."""
 _LOCK_EXISTS = re.compile(r"Unable to create '(.+?\.lock)': File exists")
 
 
@@ -74,7 +79,11 @@ class CommandRunner(Protocol):
 
 
 class GitCommandError(GitError):
-    """A git command failed. Holds what a caller may decide by: the exit code and what git said."""
+    """A git command failed. Holds what a caller may decide by: the exit code and what git said.
+
+    `exit_code` 75: nothing is known by it, and the same call may succeed later; it was killed (by the kernel, for memory),
+    or the machine had no room for it.
+    """
 
     def __init__(
         self, args: tuple[str, ...], ended: Ended, *, where: Path, remedy: str | None = None
@@ -89,6 +98,8 @@ class GitCommandError(GitError):
             else f"{ended.reason.value}, signal {ended.signal}"
         )
         said = self.stderr.strip()[-2000:] or ended.error or ""
+        if ended.signal is not None or _PASSES.search(said):
+            self.exit_code = TryAgainError.exit_code
         super().__init__(
             f"git {' '.join(args)[:300]}: {how}{': ' + said if said else ''}", where=where, remedy=remedy
         )
@@ -236,7 +247,11 @@ class Git:
             raise GitInterrupted(argv, ended, where=self.repository)
         if ended.exit_code not in ok:
             said = ended.stderr.decode("utf-8", "replace").strip()[-500:]
-            raise GitError(f"{' '.join(argv)[:300]}: exit {ended.exit_code}: {said}", where=self.repository)
+            how = f"signal {ended.signal}" if ended.exit_code is None else f"exit {ended.exit_code}"
+            failed = GitError(f"{' '.join(argv)[:300]}: {how}: {said}", where=self.repository)
+            if ended.signal is not None:
+                failed.exit_code = TryAgainError.exit_code
+            raise failed
 
 
 def plain_environment(home: Path) -> dict[str, str]:

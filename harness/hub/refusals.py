@@ -32,6 +32,8 @@ def check_git(repo: Repo) -> None:
     try:
         said = repo.git.elsewhere(repo.shelf, "version").text
     except GitCommandError as e:
+        if e.exit_code == TryAgainError.exit_code:
+            raise
         raise ConfigError(
             "git cannot be run", where="PATH", remedy=f"install git, then try: git version ({e.what})"
         ) from e

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -119,3 +121,21 @@ def test_a_sweep_that_cannot_even_begin_keeps_no_project_from_being_used(
     monkeypatch.setattr(threading.Thread, "start", refused)
     projects.check(config)
     assert projects.unusable == {}
+
+
+def test_a_coordinator_whose_git_is_killed_at_its_start_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the kernel, for memory, say. After an exit with 78 systemd would start no other."""
+    real, bin_, once = shutil.which("git"), tmp_path / "bin", tmp_path / "once"
+    with daemon(tmp_path, workers=0) as d:
+        bin_.mkdir()
+        (bin_ / "git").write_text(
+            f'#!/bin/sh\ncase "$*" in *grep*) if mkdir {once}; then kill -9 $$; fi;; esac\nexec {real} "$@"\n'
+        )
+        (bin_ / "git").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+        d.start()
+        until(lambda: (r := d.coordinator()) and any("signal 9" in p for p in r.problems), 30, what=d.tail())
+        assert once.exists()
+        until(lambda: (r := d.coordinator()) and not r.problems, 30, what=d.tail())

@@ -70,6 +70,11 @@ def test_an_item_that_was_cancelled_is_right_when_somebody_asked_for_it(queue: P
     assert found(queue) == ["a: cancelled, and nobody asked for it"]
 
 
+def test_a_coordinator_that_was_killed_is_started_again_and_one_that_gave_up_is_not() -> None:
+    assert list(checker._ends([-9, 0, 1, 4, 75])) == []
+    assert len(list(checker._ends([-9, 78, 2]))) == 2
+
+
 @pytest.mark.parametrize("name", ["selftest.0123456789ab", "selftest.0123456789ab.link", "format.01234567"])
 def test_what_a_start_that_was_killed_left_is_given_an_hour(queue: Path, name: str) -> None:
     left = queue / "tmp" / name

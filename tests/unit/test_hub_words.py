@@ -108,6 +108,9 @@ def test_a_failed_command_says_what_where_and_why() -> None:
         ("gc",), Ended(reason=EndReason.EXITED, signal=signal.SIGKILL), where=Path("/hub")
     )
     assert "signal 9" in str(killed)
+    assert killed.exit_code == 75
+    full = Ended(reason=EndReason.EXITED, exit_code=128, stderr=b"fatal: x: No space left on device\n")
+    assert GitCommandError(("gc",), full, where=Path("/hub")).exit_code == 75
     unstarted = GitCommandError(
         ("gc",), Ended(reason=EndReason.NOT_STARTED, error="no such program"), where=Path("/hub")
     )
