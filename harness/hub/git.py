@@ -65,7 +65,7 @@ _PASSED_UPSTREAM = re.compile(
 _LEFT_OUT = re.compile(rb"could not open directory ")
 """`git status` and `git add` go on without what is in it, and succeed."""
 _PASSES = re.compile(
-    r"No space left on device|Disk quota exceeded|Cannot allocate memory|out of memory|Too many open files"
+    r"No space left on device|[Qq]uota exceeded|[Cc]annot allocate memory|out of memory|Too many open files|Input/output error"
     r"|Resource temporarily unavailable"
 )
 """What git says when the machine could not, and may be able to a little later."""
@@ -103,6 +103,11 @@ class GitCommandError(GitError):
         super().__init__(
             f"git {' '.join(args)[:300]}: {how}{': ' + said if said else ''}", where=where, remedy=remedy
         )
+
+    @property
+    def passing(self) -> bool:
+        """Nothing is wrong with what git worked on: the same call may succeed later."""
+        return self.exit_code == TryAgainError.exit_code
 
 
 class GitInterrupted(GitError):

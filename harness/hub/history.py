@@ -94,6 +94,8 @@ def pin(repo: Repo, uid: str, n: int, sha: str) -> None:
     try:
         repo.git("rev-list", "--objects", "--quiet", sha, "--not", repo.target)
     except GitCommandError as e:
+        if e.passing:
+            raise
         raise BrokenCommitError(
             f"commit {sha} of {uid}.{n} cannot be read whole: {e.stderr.strip()[:300]}", where=repo.path
         ) from e

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +34,6 @@ from harness.store.cells import spent
 from harness.worker.result import Broken, Result
 
 SETUP_STALL_S = 900.0
-_OURS_TO_BLAME = re.compile(
-    r"No space left|quota exceeded|Input/output error|annot allocate memory|Too many open files"
-)
-"""What git says when the machine is at fault, not the contents of a worktree."""
 INFRASTRUCTURE_WAIT_S = 30.0
 """An attempt that our own side could not carry out is given back, and tried again no sooner."""
 
@@ -211,7 +206,7 @@ class AttemptRun:
                 report, sha = self._judge(k)
             except GitCommandError as e:
                 self._check()
-                if _OURS_TO_BLAME.search(e.stderr):
+                if e.passing:
                     raise
                 # Who worked here last has broken it; giving it back would let them do so again at no cost.
                 return self._failed(f"what was left cannot be read: {e.what}")

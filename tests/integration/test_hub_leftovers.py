@@ -406,6 +406,26 @@ def test_a_result_that_lacks_an_object_is_not_pinned(hub: Hub, tree: Worktree, w
     assert git(hub.path, "for-each-ref", "refs/harness/attempt") == ""
 
 
+@dataclass(frozen=True)
+class Dying:
+    """A runner whose git is killed."""
+
+    runner: CommandRunner
+    command: str
+
+    def run(self, command: Command, /) -> Ended:
+        ended = self.runner.run(command)
+        return replace(ended, exit_code=None, signal=9) if command.argv[1] == self.command else ended
+
+
+def test_a_git_that_is_killed_does_not_call_a_result_broken(at: Desk, hub: Hub, tree: Worktree) -> None:
+    sha = work(hub, tree)
+    at.probe.runner = Dying(at.probe.runner, "rev-list")  # type: ignore[assignment]
+    with pytest.raises(GitCommandError) as caught:
+        hub.pin("x-1", 1, sha)
+    assert caught.value.passing
+
+
 def test_retired_items_leave_no_branch_and_no_pin(hub: Hub, tree: Worktree) -> None:
     hub.pin("x-1", 1, work(hub, tree))
     other = hub.prepare("agent-2", "x-11", 1, hub.target())
