@@ -36,7 +36,7 @@ BENCHMARKS: dict[str, Callable[[Path, bool], list[Row]]] = {
     "load": cost.load,
     "speedup": scaling.speedup,
     "status": looking.status,
-    "queue": ours.rows,
+    "store": ours.rows,
     "overhead": overhead.overhead,
     "wakeups": overhead.wakeups,
     "start": overhead.start,

@@ -1,4 +1,4 @@
-"""./scripts/bench queue-peers [--quick] [--full] [--only NAME,...] [--dir DIR] [--svg]: our store beside other queues.
+"""./scripts/bench queue [--quick] [--full] [--only NAME,...] [--dir DIR]: our store beside other queues, table and chart.
 
 Installs the peers for the run into a temporary folder below DIR (needs a network), starts their servers there, and removes
 all of it. Takes about a quarter of an hour, with --quick less than 3 minutes.
@@ -41,15 +41,14 @@ def spread_out(folder: Path) -> None:
 def main() -> int:
     names = [OURS.name, *(s.name for s in PEERS), COST]
     parser = argparse.ArgumentParser(
-        prog="scripts/bench queue-peers",
+        prog="scripts/bench queue",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="one short round with 1 and 8 workers")
+    parser.add_argument("--quick", action="store_true", help="one short round with 1 and 8 workers, no chart")
     parser.add_argument("--full", action="store_true", help="the cost of a claim with a million items, too")
     parser.add_argument("--only", default="", metavar="NAME,...", help=f"of: {', '.join(names)}; default all")
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="where; a disk, not a tmpfs")
-    parser.add_argument("--svg", action="store_true", help=f"write docs/{CHART.name}")
     parser.add_argument("--limit", type=float, default=10, help="minutes for the rounds; three, if they fit")
     options = parser.parse_args()
     only = [n for n in options.only.split(",") if n] or names
@@ -74,7 +73,7 @@ def main() -> int:
                 got = rounds.measure(chosen, given, base, plan)
             print(report.markdown(got, given), flush=True)
             wrong = sum(sum(got.series[OURS.name, durable].counts()[1:]) for durable in (True, False))
-            if options.svg:
+            if not options.quick and not options.only:
                 CHART.write_text(report.svg(got, given))
         if COST in only:
             print("\n" + table(cost.rows(base, options.quick, options.full)))
