@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from harness.errors import UnreadableRecordError
 from harness.record import VERSION as VERSION  # noqa: PLC0414 - re-exported
 from harness.record import Record as Record  # noqa: PLC0414 - re-exported
 from harness.record import dump as dump  # noqa: PLC0414 - re-exported
@@ -29,7 +30,7 @@ LONG_AGO = "1970-01-01T00:00:00Z"
 
 def date_of(moment: str) -> str:
     """RFC 3339 -> its date, for a path; of what is no such time, that of LONG_AGO."""
-    return (_DATE.match(moment) or _DATE.match(LONG_AGO) or [""])[0]
+    return (_DATE.match(str(moment)) or _DATE.match(LONG_AGO) or [""])[0]
 
 
 def slug(text: str) -> str:
@@ -251,11 +252,14 @@ class Stub(Record):
     @classmethod
     def from_record(cls, data: object, where: object = None) -> Stub:
         """Raises UnreadableRecordError, as the cell that it is would."""
-        if isinstance(data, Mapping) and "rejected" in data:
+        said = data if isinstance(data, Mapping) else {}
+        if "rejected" in said and said.get("v") == VERSION:
             return cls(outcome=State.REJECTED.value)
-        if isinstance(data, Mapping) and "outcome" in data:
+        if "outcome" in said:
             return cls.of(End.from_record(data, where))
-        return cls.of(Verdict.from_record(data, where))
+        if "merged" in said or "cancelled" in said:
+            return cls.of(Verdict.from_record(data, where))
+        raise UnreadableRecordError("stub says no outcome", where=where, remedy="run: harnessctl fsck")
 
     @classmethod
     def of(cls, cell: End | Verdict) -> Stub:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.clock import Clock
 from harness.coordinator.index import Entry, Index
 from harness.coordinator.news import News
 from harness.errors import UnreadableRecordError
@@ -22,7 +21,6 @@ from harness.store.disk import Disk
 class Following:
     actor: Actor
     disk: Disk
-    clock: Clock
     events: EventStream
     index: Index
     news: News

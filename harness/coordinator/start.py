@@ -148,7 +148,7 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
         notifier=notifier,
         drops=drops,
         bell=bell,
-        following=Following(actor, disk, clock, events, index, news),
+        following=Following(actor, disk, events, index, news),
         telling=telling,
         ending=Ending(layout, clock, events, signals, notifier, pool, mergers, config.drain_s),
         idle=Idle(layout, index, intake, hinting, pool, mergers, projects),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,13 +63,15 @@ _PASSED_UPSTREAM = re.compile(
     r"HOME|USER|LOGNAME|LANG|XDG_\w+|SSH_\w+|GIT_SSH\w*|GIT_SSL_\w+|GIT_PROXY_\w+|GIT_ASKPASS|GIT_CONFIG_(GLOBAL|SYSTEM|NOSYSTEM)"
     r"|GIT_TRACE\w*|(http|https|ftp|all|no)_proxy|(HTTP|HTTPS|ALL|NO)_PROXY|SSL_CERT_\w+|CURL_CA_BUNDLE|KRB5\w*|GNUPGHOME|DBUS_SESSION_BUS_ADDRESS"
 )
-_LEFT_OUT = re.compile(rb"could not open directory ")
+_LEFT_OUT = re.compile(rb"^warning: could not open directory '", re.MULTILINE)
 """`git status` and `git add` go on without what is in it, and succeed."""
 _PASSES = re.compile(
     r"No space left on device|[Qq]uota exceeded|[Cc]annot allocate memory|out of memory|Too many open files|Input/output error"
     r"|Resource temporarily unavailable"
 )
 """What git says when the machine could not, and may be able to a little later."""
+_KILLS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+"""Sent by somebody. A git that crashes by what it works on would crash again."""
 _LOCK_EXISTS = re.compile(r"Unable to create '(.+?\.lock)': File exists")
 
 
@@ -98,7 +101,7 @@ class GitCommandError(GitError):
             else f"{ended.reason.value}, signal {ended.signal}"
         )
         said = self.stderr.strip()[-2000:] or ended.error or ""
-        if ended.signal is not None or _PASSES.search(said):
+        if (ended.reason is EndReason.EXITED and ended.signal in _KILLS) or _PASSES.search(said):
             self.exit_code = TryAgainError.exit_code
         super().__init__(
             f"git {' '.join(args)[:300]}: {how}{': ' + said if said else ''}", where=where, remedy=remedy
@@ -173,9 +176,11 @@ class Git:
         ok: tuple[int, ...] = (0,),
         env: Mapping[str, str] | None = None,
         upstream: bool = False,
+        whole: bool = False,
     ) -> Output:
-        """Runs `git args`; raises GitCommandError when the exit code is not in `ok`, or when git could not look into
-        every folder of the worktree, which it only mentions; GitInterrupted when stopped.
+        """Runs `git args`; raises GitCommandError when the exit code is not in `ok`, GitInterrupted when stopped.
+
+        `whole`: also GitCommandError when git could not look into a folder of the worktree, which it only mentions.
 
         A lock file that a killed git left behind is removed when that is proved safe, and the call made again.
         """
@@ -189,16 +194,17 @@ class Git:
                 "GIT_WORK_TREE": str(tree.path),
                 "GIT_INDEX_FILE": str(tree.index),
             }
-        whole = person_environment() if upstream else plain_environment(self.home)
-        whole |= {**settings_environment({**SETTINGS, **self.extra}), **IDENTITY, **places, **(env or {})}
+        environ = person_environment() if upstream else plain_environment(self.home)
+        environ |= {**settings_environment({**SETTINGS, **self.extra}), **IDENTITY, **places, **(env or {})}
         tries = LOCK_RETRIES
         while True:
             self.before()
-            ended = self._run(args, cwd, whole, stdin, NETWORK_S if upstream else LOCAL_S)
+            ended = self._run(args, cwd, environ, stdin, NETWORK_S if upstream else LOCAL_S)
             tries -= 1
             done = ended.reason is EndReason.EXITED and ended.exit_code in ok
-            if done and tree is not None and _LEFT_OUT.search(ended.stderr):
-                raise GitCommandError(args, ended, where=self.repository)
+            if done and whole and _LEFT_OUT.search(ended.stderr):
+                remedy = "make it readable (chmod u+rwx), or remove it"
+                raise GitCommandError(args, ended, where=self.repository, remedy=remedy)
             if done or not tries or not self._unlocked(ended.stderr):
                 return self._output(args, ended, ok)
 

@@ -21,6 +21,8 @@ from harness.hub.locks import HubLock
 from harness.logs import Event
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+TURN_S = 0.05
+"""A pause between two: who waits for the hub asks every 10 ms."""
 PATIENT_S = 2.0
 """So long a lock that nobody stumbled over is watched: as long as git itself waits for one (core.filesRefLockTimeout)."""
 AT_ONCE = 200
@@ -69,7 +71,9 @@ class GitLocks:
             return
         seen_at_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         time.sleep(PATIENT_S)
-        for file, seen in sorted(found.items()):
+        for k, (file, seen) in enumerate(sorted(found.items())):
+            if k:
+                time.sleep(TURN_S)
             with contextlib.suppress(OSError):
                 self._remove(file, emit, seen, seen_at_s)
 

@@ -104,7 +104,7 @@ def commit_leftovers(repo: Repo, worktree: Worktree, message: str) -> Leftovers:
     if wrong or unfinished:
         return Leftovers(sha=None, head=head.sha, in_progress=unfinished, fault=wrong)
     work = _private(repo, worktree, tree)
-    seen = status(repo, work, ignored=False)
+    seen = status(repo, work, ignored=False, whole=True)
     links = staged(repo, work, head.sha).gitlinks if nested_in_index(repo, work) else ()
     nested = tuple(map(os.fsdecode, (*seen.nested, *links)))
     if not seen.dirty and not links:

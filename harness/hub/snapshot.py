@@ -55,11 +55,12 @@ def read_status(repo: Repo, tree: Tree, base: str, head: str | None) -> Status:
         except GitCommandError:
             tree.index.unlink(missing_ok=True)  # damaged by a power loss: everything is compared by content
             repo.git("read-tree", head, tree=tree)
-    return status(repo, tree)
+    return status(repo, tree, whole=True)
 
 
-def status(repo: Repo, tree: Tree, *, ignored: bool = True) -> Status:
-    """One `git status`. It may write the index that it is given: later calls need its file times."""
+def status(repo: Repo, tree: Tree, *, ignored: bool = True, whole: bool = False) -> Status:
+    """One `git status`. It may write the index that it is given: later calls need its file times. `whole`: what is left
+    out of it would be lost, so raises GitCommandError when there is a folder that git cannot look into."""
     out = repo.git(
         "status",
         "--porcelain=v2",
@@ -70,6 +71,7 @@ def status(repo: Repo, tree: Tree, *, ignored: bool = True) -> Status:
         "--no-renames",
         tree=tree,
         env={"GIT_OPTIONAL_LOCKS": "1"},
+        whole=whole,
     )
     return parse_status(out.fields())
 
@@ -135,6 +137,7 @@ def snapshot(repo: Repo, tree: Tree, without: tuple[bytes, ...]) -> str:
         "--pathspec-file-nul",
         tree=tree,
         stdin=b"\0".join(os.fsencode(spec) for spec in (":(top)", *excluded)),
+        whole=True,
     )
     return repo.git("write-tree", tree=tree).text
 

@@ -22,6 +22,7 @@ from harness.store.names import REJECTED
 from harness.store.promotion import why_waiting
 from harness.store.setup import check_format
 from harness.store.survey import Survey
+from harness.store.sweeping import STARTING_S, owner_of
 from harness.store.violations import Hubs, Repair, Violation, foreign
 
 
@@ -272,7 +273,11 @@ def _hints(survey: Survey) -> Iterator[Violation]:
 def _tmp(survey: Survey) -> Iterator[Violation]:
     for name in survey.names("queue/tmp"):
         path = f"queue/tmp/{name}"
-        owner = name.rsplit(".", 1)[0] if name.endswith(".ballast") else name.rsplit(".", 2)[0]
-        if not survey.alive(owner) and survey.is_free(path):
+        owner = owner_of(name)
+        if "." not in owner:  # of a start
+            dead = survey.disk.do_older(path, STARTING_S)
+        else:
+            dead = not survey.alive(owner) and survey.is_free(path)
+        if dead:
             what = f"was left by {owner}, which is dead"
             yield Violation(invariant="tmp", path=path, what=what, repair=Repair.SWEEP)

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.clock import rfc3339
+from harness.errors import StoreError
 from harness.model import Item, Record
 from harness.store import ops
 from harness.store.attempts import expire, finish
-from harness.store.cells import Actor, publish, set_stub, stub_path
+from harness.store.cells import Actor, needs_merge, publish, set_stub, stub_path
 from harness.store.decisions import Decided, Decision
 from harness.store.disk import Disk
 from harness.store.fsck import check, nobody
-from harness.store.invariants import read_cells
+from harness.store.invariants import broken, read_cells
 from harness.store.names import Name
 from harness.store.ops import Step
 from harness.store.setup import PRIVATE_MODE, QUEUE_MODE, make_folders
@@ -75,12 +76,15 @@ def _repair(disk: Disk, actor: Actor, violation: Violation) -> None:
         case Repair.STUB:
             if cell := _terminal(disk, path, uid):
                 disk.run(set_stub(uid, f"{path}/{cell}"))
+            elif path.startswith("queue/rejected/"):
+                disk.run(_reject(actor, uid, "its reasons cannot be read any more"))
         case Repair.WHY:
             disk.run(_write_why(path))
         case Repair.FREE:
             name_cell = disk.do_read(path, Name)
             if isinstance(name_cell, Name):
-                disk.run(_free(actor, name_cell))
+                why = f"{name_cell.id} was taken for it, and it exists nowhere"
+                disk.run(_reject(actor, name_cell.uid, why))
 
 
 def _sweep(disk: Disk, path: str) -> None:
@@ -108,23 +112,27 @@ def _move_aside(disk: Disk, path: str) -> None:
 
 
 def _terminal(disk: Disk, path: str, uid: str) -> str | None:
-    """The cell that ended an archived item, or a rejected drop."""
+    """The cell that ended an archived item, or a rejected drop; None when it is not there, or not whole."""
     if path.startswith("queue/rejected/"):
-        return "why.json"  # of which there is one: its repair comes first
+        try:
+            why = disk.do_read(f"{path}/why.json", Decision)
+        except StoreError:
+            return None
+        return "why.json" if isinstance(why, Decision) and why.rejected else None
     cells = read_cells(disk, path, uid)
     terminal = cells.terminal()
-    if not terminal:
+    if not terminal or cells.item is None or broken(cells):
         return None
-    kind = "verdict" if terminal[-1] in cells.verdicts else "end"
-    return f"{terminal[-1]}.{kind}"
+    n = terminal[-1]
+    return f"{n}.verdict" if needs_merge(cells.item, cells.ends[n]) else f"{n}.end"
 
 
-def _free(actor: Actor, name: Name) -> Step[None]:
-    """Say of a holder of an id that exists nowhere that it never became an item."""
-    path = stub_path(name.uid)
-    why = f"{name.id} was taken for it, and it exists nowhere; freed by harnessctl fsck --repair"
+def _reject(actor: Actor, uid: str, why: str) -> Step[None]:
+    """Say of what exists nowhere, or cannot say it itself, that it never became an item."""
+    path = stub_path(uid)
+    said = Decision(rejected=(f"{why}; said by harnessctl fsck --repair",), at=actor.stamp())
     yield from ops.ensure_dir(path.rsplit("/", 1)[0])
-    yield from publish(actor, "stub", Decision(rejected=(why,), drop=name.drop, at=actor.stamp()), path)
+    yield from publish(actor, "stub", said, path)
 
 
 def _write_why(place: str) -> Step[None]:

@@ -406,6 +406,15 @@ def test_a_result_that_lacks_an_object_is_not_pinned(hub: Hub, tree: Worktree, w
     assert git(hub.path, "for-each-ref", "refs/harness/attempt") == ""
 
 
+def test_a_folder_that_git_cannot_look_into_does_not_stop_the_merge_lane_or_a_look(
+    at: Desk, hub: Hub, tree: Worktree
+) -> None:
+    hub.checkout_merged(hub.target())
+    at.probe.runner = Closed(at.probe.runner, "status")  # type: ignore[assignment]
+    hub.checkout_merged(hub.target())
+    assert hub.status(tree).clean
+
+
 @dataclass(frozen=True)
 class Dying:
     """A runner whose git is killed."""

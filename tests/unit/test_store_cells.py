@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from harness.errors import StoreError
+from harness.errors import StoreError, UnreadableRecordError
 from harness.model import Act, Claim, Grant, Outcome, Stub
 from harness.store.attempts import branch_of, claim
 from harness.store.cells import Standing, Won, parking_reason, publish, stub_path
@@ -272,3 +272,11 @@ def test_a_stub_is_found_by_uid(world: World) -> None:
     assert world.stub(uid) is None
     world.attempt(uid, Outcome.DONE)
     assert world.finish(uid) == world.stub(uid) == Stub(outcome="done", n=1, day=DAY)
+
+
+@pytest.mark.parametrize(
+    "said", [{"v": 1, "n": 1}, {"v": 2, "rejected": ["no"]}, {"v": 1, "n": 1, "returned": "gate"}, [], "done"]
+)
+def test_what_is_no_terminal_cell_is_no_stub(said: object) -> None:
+    with pytest.raises(UnreadableRecordError):
+        Stub.from_record(said)

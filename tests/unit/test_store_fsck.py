@@ -449,6 +449,29 @@ def test_a_rejection_without_its_reason_or_stub_is_completed(world: World) -> No
     assert "prompt" in (place / "why.json").read_text()
 
 
+def test_a_rejection_that_can_say_nothing_any_more_is_a_rejection_still(world: World) -> None:
+    world.drop("bad.json", {"prompt": ""})
+    (rejected,) = world.admit_all()
+    place = world.layout.queue / "rejected" / rejected.drop
+    for cell in ("why.json", "item.json"):
+        (place / cell).unlink()
+    (world.layout.root / stub_path(rejected.drop)).unlink()
+    repair(world.disk, world.me)
+    stub = world.stub(rejected.drop)
+    assert stub
+    assert stub.outcome == "rejected"
+
+
+def test_what_a_start_left_has_its_hour(world: World) -> None:
+    path = world.layout.queue / "tmp" / "selftest.0a"
+    path.touch()
+    now = world.disk.clock.wall()
+    os.utime(path, (now, now))
+    assert found(world) == []
+    os.utime(path, (0, 0))
+    assert only(world).invariant == "tmp"
+
+
 # ---- what crashes leave behind ---------------------------------------------------------------------------------------
 
 
