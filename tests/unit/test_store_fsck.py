@@ -469,7 +469,7 @@ def test_what_a_start_left_has_its_hour(world: World) -> None:
     os.utime(path, (now, now))
     assert found(world) == []
     os.utime(path, (0, 0))
-    assert only(world).invariant == "tmp"
+    assert [v.repair for v in found(world)] == [Repair.SWEEP]
 
 
 # ---- what crashes leave behind ---------------------------------------------------------------------------------------
