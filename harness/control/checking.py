@@ -45,7 +45,7 @@ def check(desk: Desk, *, mend: bool = False, git: bool = False) -> Checked:
             remedy="check without --repair, or stop it first",
         )
     hubs = _Hubs(desk)
-    asked = Hubs(readable=hubs.readable, merged=hubs.merged)
+    asked = Hubs(missing=hubs.missing, merged=hubs.merged)
     alive = functools.partial(presence.present, desk.layout)
     if mend:
         done = repair(_mender(desk), desk.actor, hubs=asked, alive=alive)
@@ -72,6 +72,7 @@ class _Hubs:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._hubs: dict[str, Hub] = {}
+        self._lines: dict[str, tuple[str, dict[tuple[str, int, str], str]]] = {}
 
     def hub(self, project: str) -> Hub:
         if project not in self._hubs:
@@ -79,12 +80,18 @@ class _Hubs:
             self._hubs[project] = make_hub(desk.layout, desk.config, project_of(desk, project), desk.clock)
         return self._hubs[project]
 
-    def readable(self, project: str, sha: str) -> bool:
-        return self.hub(project).repo.git("cat-file", "-e", f"{sha}^{{commit}}", ok=(0, 1, 128)).code == 0
+    def missing(self, project: str, shas: frozenset[str]) -> frozenset[str]:
+        return self.hub(project).missing(shas)
 
     def merged(self, project: str, uid: str, n: int, sha: str) -> str | None:
+        """What `Hub.merged_as` says, by reading the target's line once for all items, and again when it has moved."""
         hub = self.hub(project)
-        return hub.merged_as(hub.target(), uid, n, sha)
+        tip = hub.target()
+        seen, merges = self._lines.get(project, ("", {}))
+        if seen != tip:
+            merges = {(merge.uid, merge.n, merge.submitted): merge.sha for merge in hub.merges(tip)}
+            self._lines[project] = tip, merges
+        return merges.get((uid, n, sha))
 
     def broken(self) -> list[Violation]:
         """What `git fsck` says of each hub."""

@@ -8,7 +8,7 @@ crash in the middle of it. All raise GitCommandError for what git does not do al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -196,6 +196,10 @@ class Hub:
         """Why a commit can never be merged; for the agent to read."""
         return history.faults(self.repo, base, sha)
 
+    def missing(self, shas: Collection[str]) -> frozenset[str]:
+        """Which of them are not commits that can be read."""
+        return history.missing(self.repo, shas)
+
     def changed_files(self, base: str, sha: str) -> list[history.Change]:
         return history.changed_files(self.repo, base, sha)
 
@@ -226,6 +230,10 @@ class Hub:
     def merged_as(self, tip: str, uid: str, n: int, sha: str) -> str | None:
         """m2: the merge of this result on the first-parent line of `tip`."""
         return merging.merged_as(self.repo, tip, uid, n, sha)
+
+    def merges(self, tip: str) -> list[trailers.Merge]:
+        """All our merges on the first-parent line of `tip`, oldest first."""
+        return merging.merges_between(self.repo, None, tip)
 
     def build_merge(
         self, onto: str, uid: str, n: int, sha: str, subject: str, body: str = ""

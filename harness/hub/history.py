@@ -6,6 +6,7 @@ Nothing here believes an agent: a result is checked for what a merge cannot hold
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from harness.errors import GitError
@@ -61,6 +62,21 @@ def diff(repo: Repo, base: str, sha: str) -> str:
 def is_ancestor(repo: Repo, old: str, new: str) -> bool:
     """Whether `new` contains `old` (a commit contains itself)."""
     return old == new or repo.git("merge-base", "--is-ancestor", old, new, ok=(0, 1)).code == 0
+
+
+def missing(repo: Repo, shas: Collection[str]) -> frozenset[str]:
+    """Which of them are not commits that can be read. One process for all, unless git gives up at a damaged object."""
+    asked = sorted(shas)
+    if not asked:
+        return frozenset()
+    names = "".join(f"{sha}^{{commit}}\n" for sha in asked).encode()
+    out = repo.git("cat-file", "--batch-check=%(objecttype)", stdin=names, ok=(0, 128))
+    types = out.text.split("\n")
+    if out.code == 0 and len(types) == len(asked):
+        return frozenset(sha for sha, said in zip(asked, types, strict=True) if said != "commit")
+    return frozenset(
+        sha for sha in asked if repo.git("cat-file", "-e", f"{sha}^{{commit}}", ok=(0, 1, 128)).code
+    )
 
 
 def faults(repo: Repo, base: str, sha: str) -> tuple[str, ...]:

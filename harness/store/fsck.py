@@ -21,7 +21,7 @@ from harness.store.invariants import Cells, broken, read_cells
 from harness.store.names import REJECTED
 from harness.store.promotion import why_waiting
 from harness.store.setup import check_format
-from harness.store.survey import Survey
+from harness.store.survey import Named, Survey
 from harness.store.sweeping import STARTING_S, owner_of
 from harness.store.violations import Hubs, Repair, Violation, foreign
 
@@ -58,6 +58,7 @@ def _pass(survey: Survey) -> Iterator[Violation]:
     for places in survey.places.values():
         for second in places[1:]:
             yield Violation(invariant="I1", path=second, what=f"is also {places[0]}")
+    yield from _commits(survey)
     yield from _stubs(survey)
     yield from provenance.ids(survey)
     yield from _hints(survey)
@@ -125,13 +126,8 @@ def _item(survey: Survey, place: str, uid: str, day: str = "") -> Iterator[Viola
             yield from _unfinished(cells, place)
             yield from _abandoned(survey, cells, place)
         _note_ready(survey, uid)
-    if survey.hubs and cells.item.project not in survey.unasked:
-        try:
-            yield from _git(survey.hubs, cells, cells.item, place)
-        except HarnessError as e:  # a project that was taken out of config.yaml, a hub that cannot be opened
-            survey.unasked.add(cells.item.project)
-            what = f"the commits of its items were not checked: {e.what}"
-            yield Violation(invariant="hub", path=f"state/repos/{cells.item.project}.git", what=what)
+    if survey.hubs:
+        survey.named.setdefault(cells.item.project, []).extend(_results(cells, place))
 
 
 def _stubbed(survey: Survey, cells: Cells, place: str, day: str) -> Iterator[Violation]:
@@ -206,32 +202,54 @@ def _note_ready(survey: Survey, uid: str) -> None:
         survey.ready[uid] = seen.item.priority
 
 
-def _git(hubs: Hubs, cells: Cells, item: Item, place: str) -> Iterator[Violation]:
-    """I18: every commit that a cell names can be read. I12: verdicts say what the target holds.
+# ---- what git holds --------------------------------------------------------------------------------------------------
+
+
+def _results(cells: Cells, place: str) -> Iterator[Named]:
+    """What the hub must hold.
 
     When an item is over, results that were returned or cancelled may have been given up with their pins
     (`hub.history.retire`); what was merged is held by the target, and what nobody was to merge by its pin alone.
     """
     is_over = place.startswith("queue/archive/")
     for n, end in sorted(cells.ends.items()):
-        if end.outcome is not Outcome.DONE or end.sha is None or (is_over and n < max(cells.ends)):
-            continue
-        verdict = cells.verdicts.get(n)
-        if not hubs.readable(item.project, end.sha):
-            if is_over and verdict is not None and verdict.kind is not VerdictKind.MERGED:
-                continue
-            what = f"names the commit {end.sha}, which cannot be read"
-            yield Violation(invariant="I18", path=f"{place}/{n}.end", what=what)
+        if end.outcome is Outcome.DONE and end.sha is not None and (not is_over or n == max(cells.ends)):
+            yield Named(place=place, uid=cells.uid, end=end, verdict=cells.verdicts.get(n), is_over=is_over)
+
+
+def _commits(survey: Survey) -> Iterator[Violation]:
+    for project, named in survey.named.items():
+        if survey.hubs:
+            try:
+                yield from _git(survey.hubs, project, named)
+            except (
+                HarnessError
+            ) as e:  # a project that was taken out of config.yaml, a hub that cannot be opened
+                what = f"the commits of its items were not checked: {e.what}"
+                yield Violation(invariant="hub", path=f"state/repos/{project}.git", what=what)
+
+
+def _git(hubs: Hubs, project: str, named: list[Named]) -> Iterator[Violation]:
+    """I18: every commit that a cell names can be read. I12: verdicts say what the target holds."""
+    shas = {one.end.sha for one in named} | {one.verdict.merged for one in named if one.verdict}
+    missing = hubs.missing(project, frozenset(sha for sha in shas if sha))
+    for one in named:
+        n, sha, verdict = one.end.n, one.end.sha or "", one.verdict
+        is_merged = verdict is not None and verdict.kind is VerdictKind.MERGED
+        if sha in missing:
+            if verdict is None or is_merged or not one.is_over:
+                what = f"names the commit {sha}, which cannot be read"
+                yield Violation(invariant="I18", path=f"{one.place}/{n}.end", what=what)
             continue
         if verdict is None:
             continue
-        path = f"{place}/{n}.verdict"
-        found = hubs.merged(item.project, cells.uid, n, end.sha)
-        if verdict.kind is not VerdictKind.MERGED:
+        path = f"{one.place}/{n}.verdict"
+        found = hubs.merged(project, one.uid, n, sha)
+        if not is_merged:
             if found:
                 what = f"says {verdict.kind.value}, but the target holds it as {found}"
                 yield Violation(invariant="I12", path=path, what=what)
-        elif verdict.merged and not hubs.readable(item.project, verdict.merged):
+        elif verdict.merged in missing:
             what = f"names the merge {verdict.merged}, which cannot be read"
             yield Violation(invariant="I18", path=path, what=what)
         elif found != verdict.merged:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from harness.errors import StoreError
-from harness.model import Record, Stub
+from harness.model import End, Record, Stub, Verdict
 from harness.store.cells import stub_path
 from harness.store.disk import Disk, is_locked
 from harness.store.violations import Hubs, Violation
@@ -16,6 +16,17 @@ from harness.store.violations import Hubs, Violation
 T = TypeVar("T")
 Finding: TypeAlias = Generator[Violation, None, T]
 """Yields what is wrong, returns what was read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A result, and what was said of it."""
+
+    place: str
+    uid: str
+    end: End
+    verdict: Verdict | None
+    is_over: bool
 
 
 @dataclass(slots=True)
@@ -32,8 +43,8 @@ class Survey:
     """uid -> priority of every item that may be claimed now."""
     lost: set[str] = field(default_factory=set)
     """uids that a decided batch names and that are nowhere."""
-    unasked: set[str] = field(default_factory=set)
-    """Projects whose hub could not be asked."""
+    named: dict[str, list[Named]] = field(default_factory=dict)
+    """By project: the results that cells name, to be asked of its hub all at once."""
 
     def names(self, folder: str) -> tuple[str, ...]:
         return self.disk.do_ls(folder) or ()

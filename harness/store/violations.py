@@ -55,7 +55,7 @@ def foreign(path: str) -> Violation:
 class Hubs:
     """What git knows, asked by project; given by whoever knows hubs."""
 
-    readable: Callable[[str, str], bool]
-    """(project, sha): is it a whole commit?"""
+    missing: Callable[[str, frozenset[str]], frozenset[str]]
+    """(project, shas): which of them are no commits that can be read?"""
     merged: Callable[[str, str, int, str], str | None]
     """(project, uid, n, sha): its merge on the target's first-parent line."""

@@ -131,6 +131,29 @@ def test_r28_a_merger_killed_after_the_move_is_found_out_by_the_next(at: Desk, h
     assert other.merged_as(other.target(), "y-1", 1, sha) is None
 
 
+def test_all_merges_of_the_target_are_read_at_once(at: Desk, hub: Hub) -> None:
+    before, sha = hub.target(), submit(hub, "x-1")
+    merged = merge(hub, "x-1", 1, sha)
+    assert [(m.uid, m.n, m.submitted, m.sha) for m in hub.merges(hub.target())] == [("x-1", 1, sha, merged)]
+    assert hub.merges(before) == []
+
+
+@pytest.mark.parametrize("damage", ["nothing", "empty", "torn", "gone"])
+def test_commits_that_cannot_be_read_are_told_from_the_others(at: Desk, hub: Hub, damage: str) -> None:
+    good, bad, target = submit(hub, "x-1"), submit(hub, "y-1", name="other.txt", slot="agent-2"), hub.target()
+    tree = git(hub.path, "rev-parse", f"{good}^{{tree}}")
+    loose = hub.path / "objects" / bad[:2] / bad[2:]
+    loose.chmod(0o600)
+    if damage == "gone":
+        loose.unlink()
+    elif damage != "nothing":
+        loose.write_bytes(b"" if damage == "empty" else loose.read_bytes()[:40])
+    lost = {"0" * 40, tree, "no name", "two\nlines"} | ({bad} if damage != "nothing" else set())
+    assert hub.missing({good, bad, target, *lost}) == lost
+    assert hub.missing({good, bad, target, "0" * 40}) == {"0" * 40} | lost & {bad}
+    assert hub.missing(set()) == set()
+
+
 def test_r31_a_target_that_moved_is_never_overwritten(at: Desk, hub: Hub) -> None:
     one, two = submit(hub, "x-1"), submit(hub, "y-1", name="other.txt", slot="agent-2")
     held = taken(hub, "a")

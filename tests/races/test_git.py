@@ -66,7 +66,7 @@ class Merging:
 
     def violations(self) -> list[Violation]:
         hubs = Hubs(
-            readable=lambda project, sha: git(self.hub.path, "cat-file", "-t", sha, ok=(0, 128)) == "commit",
+            missing=lambda project, shas: self.hub.missing(shas),
             merged=lambda project, uid, n, sha: self.hub.merged_as(self.hub.target(), uid, n, sha),
         )
         return [v for v in check(self.world.disk, hubs=hubs) if not v.harmless]

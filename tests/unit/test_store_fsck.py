@@ -307,7 +307,7 @@ def test_i6_a_stub_of_an_item_that_is_not_over_is_found(world: World) -> None:
 
 def git(world: World, lost: str = "") -> Hubs:
     return Hubs(
-        readable=lambda project, sha: sha != lost,
+        missing=lambda project, shas: shas & {lost},
         merged=lambda project, uid, n, sha: world.hub.merged_as(world.hub.target(), uid, n, sha),
     )
 
@@ -359,7 +359,7 @@ def test_i18_results_of_an_item_that_is_over_may_be_given_up_unless_they_were_me
     for uid in (cancelled, returned):
         world.cancel(uid)
     given_up = {f"sha-{cancelled}", f"sha-{returned}"}
-    hubs = replace(git(world), readable=lambda project, sha: sha not in given_up)
+    hubs = replace(git(world), missing=lambda project, shas: shas & given_up)
     assert [v.invariant for v in serious(world, hubs)] == ["I18", "I18"]  # not over yet
     for uid in (cancelled, merged, returned):
         assert world.finish(uid)
@@ -371,10 +371,10 @@ def test_a_project_whose_hub_cannot_be_asked_is_said_once(world: World) -> None:
     for name in ("a", "b"):
         world.submit(world.add(id=name))
 
-    def refuse(project: str, sha: str) -> bool:
+    def refuse(project: str, shas: frozenset[str]) -> frozenset[str]:
         raise NotFoundError(f"there is no project {project!r}")
 
-    violation = only(world, Hubs(readable=refuse, merged=lambda *_: None))
+    violation = only(world, Hubs(missing=refuse, merged=lambda *_: None))
     assert (violation.invariant, violation.path) == ("hub", "state/repos/app.git")
 
 

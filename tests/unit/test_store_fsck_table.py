@@ -38,8 +38,8 @@ HISTORY = {
 """Invariants of what happened. tests/model/invariants.py and tests/races/ check them while it happens."""
 
 
-def everything(project: str, sha: str) -> bool:
-    return True
+def none_missing(project: str, shas: frozenset[str]) -> frozenset[str]:
+    return frozenset()
 
 
 def nothing(project: str, uid: str, n: int, sha: str) -> str | None:
@@ -259,7 +259,7 @@ def a_claim_before_the_verdict(world: World) -> Broken:
 
 def not_on_the_target(world: World) -> Broken:
     uid = merged(world)
-    hubs = Hubs(readable=everything, merged=nothing)
+    hubs = Hubs(missing=none_missing, merged=nothing)
     return Broken(f"queue/archive/{DAY}/{uid}/1.verdict", hubs=hubs)
 
 
@@ -267,7 +267,7 @@ def returned_and_on_the_target(world: World) -> Broken:
     uid = world.add(id="a")
     world.hub.red.add((uid, 1))
     world.judge(uid, world.submit(uid))
-    hubs = Hubs(readable=everything, merged=lambda project, u, n, sha: "m")
+    hubs = Hubs(missing=none_missing, merged=lambda project, u, n, sha: "m")
     return Broken(f"queue/open/{uid}/1.verdict", hubs=hubs)
 
 
@@ -356,18 +356,18 @@ def a_lost_commit(cell: str) -> Callable[[World], Broken]:
         uid = merged(world)
         lost = f"sha-{uid}" if cell == "1.end" else world.hub.target()
         target = world.hub.target()
-        hubs = Hubs(readable=lambda project, sha: sha != lost, merged=lambda *_: target)
+        hubs = Hubs(missing=lambda project, shas: shas & {lost}, merged=lambda *_: target)
         return Broken(f"queue/archive/{DAY}/{uid}/{cell}", hubs=hubs)
 
     return plant
 
 
 def no_hub(world: World) -> Broken:
-    def refuse(project: str, sha: str) -> bool:
+    def refuse(project: str, shas: frozenset[str]) -> frozenset[str]:
         raise NotFoundError(f"there is no project {project!r}")
 
     merged(world)
-    return Broken("state/repos/app.git", hubs=Hubs(readable=refuse, merged=nothing))
+    return Broken("state/repos/app.git", hubs=Hubs(missing=refuse, merged=nothing))
 
 
 def a_gap_of_numbers(world: World) -> Broken:
