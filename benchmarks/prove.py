@@ -119,7 +119,7 @@ def prove(part: Part, quick: bool) -> tuple[int, str, float]:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as running:
         for line in running.stdout or ():
-            printed += line
+            printed += _without_places(line)
             if line.startswith("  "):  # `tables.note`
                 print(line, end="", file=sys.stderr, flush=True)
     seconds = time.monotonic() - began
@@ -129,6 +129,18 @@ def prove(part: Part, quick: bool) -> tuple[int, str, float]:
         (KEPT / f"{part.name}.txt").write_text(f"$ {part.command[3]} {shown}\n{printed}")
     found = re.findall(part.said, printed)
     return running.returncode, found[-1].strip() if found else printed.strip().rpartition("\n")[2], seconds
+
+
+def _without_places(line: str) -> str:
+    """What is kept is read elsewhere: no path of this machine."""
+    for place, name in (
+        (ROOT, "."),
+        (sys.prefix, "<venv>"),
+        (sys.base_prefix, "<python>"),
+        (Path.home(), "~"),
+    ):
+        line = line.replace(str(place), name)
+    return line
 
 
 def write(rows: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,10 @@ def test_two_power_losses_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
     assert not [file for file in backing if file.startswith(str(tmp_path))]
 
 
-def test_where_there_is_no_power_to_lose_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_power_to_lose_it_is_said_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert power.possible() == "needs root (mount, shutdown ioctl)"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -50,3 +54,4 @@ def test_where_there_is_no_power_to_lose_it_is_said_what_is_missing(monkeypatch:
 
     monkeypatch.setattr(power, "sh", refused)
     assert power.possible() == "no ext4 on a loop device can be mounted here: mount: permission denied"
+    assert list(tmp_path.iterdir()) == []
