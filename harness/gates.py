@@ -21,7 +21,7 @@ from harness.containment import Jail, Policy
 from harness.model import CommitPolicy
 from harness.redact import redact
 from harness.runner import Command, Ended, EndReason, Runner
-from harness.sessionfolder import SessionFolder, make_tmp, remove, tail
+from harness.sessionfolder import SessionFolder, remove, tail
 from harness.terminal import printable
 
 TAIL_BYTES = 8 << 10
@@ -232,15 +232,15 @@ def _listed(paths: Iterable[str]) -> str:
 
 def _run(gate: Gate, place: Place, runner: Runner) -> GateResult:
     log = place.folder.gate_log(gate.name, place.round)
-    scratch = place.folder.gate_scratch(gate.name, place.round)
+    place.folder.make_scratch()
+    scratch = place.folder.gate_scratch
     home, tmp = scratch / "home", scratch / "tmp"
-    for folder in (scratch, home):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    real = make_tmp(tmp)
+    for folder in (scratch, home, tmp):
+        folder.mkdir(mode=0o700, exist_ok=True)
     try:
-        ended = runner.run(_command(gate, place, log, home, real))
+        ended = runner.run(_command(gate, place, log, home, tmp))
     finally:
-        remove(runner, real, *((tmp,) if real != tmp else ()), home, scratch)
+        remove(runner, tmp, home, scratch)
     return _result(gate, ended, log)
 
 

@@ -16,6 +16,7 @@ STATE_FOLDERS = (
     "worktrees",
     "kept",
     "sessions",
+    "tmp",
     "control",
     "events",
     "logs",
@@ -78,6 +79,14 @@ class Layout:
     @property
     def sessions(self) -> Path:
         return self.state / "sessions"
+
+    @property
+    def tmp(self) -> Path:
+        """Temporary files of what runs now, by slot."""
+        return self.state / "tmp"
+
+    def scratch(self, slot: str) -> Path:
+        return self.tmp / slot
 
     @property
     def kept(self) -> Path:

@@ -208,9 +208,10 @@ class Merger:
             return None
         self._say(state="gates", item=uid, attempt=n)
         tree = self.hub.checkout_merged(sha)
-        folder = SessionFolder(self.layout.session(day(self.clock.wall()), uid, n) / "merge")
-        # No HOME and TMPDIR of a session: gates make and remove their own.
+        session = self.layout.session(day(self.clock.wall()), uid, n) / "merge"
+        folder = SessionFolder(session, self.layout.scratch(f"merger.{self.project.name}"))
         folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.clear(self.runner)  # of a merger that was killed
         place = Place(
             worktree=tree,
             folder=folder,
@@ -224,6 +225,7 @@ class Merger:
             stall_s=self.config.health.stall_s,
         )
         report = run_configured(wanted, place, self.runner)
+        folder.clear(self.runner)
         if report.stopped:
             raise Stopping(report.stopped)
         return report.red[0] if report.red else None

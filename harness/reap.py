@@ -59,7 +59,7 @@ def reap(
     for mark in _attempts(layout):
         ended += containment.kill(mark)
     # What shed its mark is found by where it works. No attempt has this name.
-    ended += containment.kill("reap.0", below=[layout.state / "worktrees", layout.sessions])
+    ended += containment.kill("reap.0", below=[layout.state / "worktrees", layout.sessions, layout.tmp])
     presence.sweep(layout)
     return ended
 

@@ -30,7 +30,7 @@ from harness.config import Agent, Credential
 from harness.containment import Jail, Policy
 from harness.model import VERSION
 from harness.runner import Command, Ended, Runner
-from harness.sessionfolder import SessionFolder, lines, remove, tail, tmp_folders, write_whole
+from harness.sessionfolder import SessionFolder, lines, tail, write_whole
 from harness.terminal import printable, printable_line
 
 TEXT_BYTES = 8 << 10
@@ -116,7 +116,7 @@ class Session:
 
     def close(self) -> None:
         """Removes the temporary files. May be called again, and without any run."""
-        remove(self._runner, *tmp_folders(self.folder.tmp))
+        self.folder.clear(self._runner)
 
     def _task(self, k: int, prompt: str) -> Task:
         subject, folder = self._subject, self.folder
@@ -132,7 +132,7 @@ class Session:
             worktree=subject.worktree,
             folder=folder.path,
             home=folder.home,
-            tmp=folder.tmp.resolve(),
+            tmp=folder.tmp,
             interrupt_file=folder.interrupt_file,
         )
 

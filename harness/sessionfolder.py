@@ -4,10 +4,13 @@
 prompt.<k>.md  stdout.<k>.log  stderr.<k>.log     the k-th run of the agent
 gate.<name>.<k>.log                               the gates after it
 summary.json                                      what happened, for people and programs
-home/          HOME of the agent, kept             tmp/   its TMPDIR, removed at the end
-ask/interrupt.json                                 a question that the agent leaves for a person
+home/                                             HOME of the agent, kept
+ask/interrupt.json                                a question that the agent leaves for a person
 ```
-Only `home/`, `tmp/` and `ask/` are writable for an agent: it cannot forge its logs.
+Only `home/` and `ask/` are writable for an agent, and its TMPDIR: it cannot forge its logs.
+
+Temporary files are not here but in ``state/tmp/<slot>/``: what an attempt leaves that is killed, the next one of the
+same slot removes, so they never become more than the slots.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from pathlib import Path
 from harness.containment import Policy
 from harness.runner import Command, Runner
 
-MAX_TMP_CHARS = 60
-"""Tools put unix sockets below TMPDIR, and a socket's path may have 107 bytes (unix(7)): a longer TMPDIR becomes a
+MAX_TMP_CHARS = 56
+"""Tools put unix sockets below TMPDIR, and a socket's path may have 107 bytes (unix(7)): a longer folder becomes a
 link to a short one below the system's temporary folder."""
 MAX_QUESTION_BYTES = 64 << 10
 REMOVE_S = 300.0
@@ -34,9 +37,10 @@ _TMP_PREFIX = "harness-"
 
 @dataclass(frozen=True, slots=True)
 class SessionFolder:
-    """Paths, and making them. `path` is absolute and real."""
+    """Paths, and making them. `path` is absolute and real; `scratch` is the slot's, a folder or a link to one."""
 
     path: Path
+    scratch: Path
 
     def prompt(self, k: int) -> Path:
         return self.path / f"prompt.{k}.md"
@@ -51,9 +55,10 @@ class SessionFolder:
         """`gate` is a slug."""
         return self.path / f"gate.{gate}.{k}.log"
 
-    def gate_scratch(self, gate: str, k: int) -> Path:
-        """HOME and TMPDIR of one run of one gate; removed after it."""
-        return self.path / f"gate.{gate}.{k}.tmp"
+    @property
+    def gate_scratch(self) -> Path:
+        """For HOME and TMPDIR of a gate; they run one after the other. A real path once it was made."""
+        return self.scratch.resolve() / "gate"
 
     @property
     def summary(self) -> Path:
@@ -65,8 +70,8 @@ class SessionFolder:
 
     @property
     def tmp(self) -> Path:
-        """A folder, or a link to one."""
-        return self.path / "tmp"
+        """TMPDIR of the agent. A real path once it was made."""
+        return self.scratch.resolve() / "tmp"
 
     @property
     def ask(self) -> Path:
@@ -79,7 +84,7 @@ class SessionFolder:
     @property
     def writable(self) -> tuple[Path, ...]:
         """What an agent may write here, as real paths. Only after `make`."""
-        return (self.home, self.tmp.resolve(), self.ask)
+        return (self.home, self.tmp, self.ask)
 
     def opened(self, policy: Policy | None, writable: tuple[Path, ...]) -> Policy | None:
         """A policy that also opens this folder: readable as a whole, `writable` ones for writing."""
@@ -91,7 +96,16 @@ class SessionFolder:
         """Makes everything, mode 0700. What exists stays."""
         for folder in (self.path.parent, self.path, self.home, self.ask):
             folder.mkdir(mode=0o700, exist_ok=True)
-        make_tmp(self.tmp)
+        self.make_scratch()
+
+    def make_scratch(self) -> None:
+        self.scratch.parent.mkdir(mode=0o700, exist_ok=True)
+        make_tmp(self.scratch)
+        self.tmp.mkdir(mode=0o700, exist_ok=True)
+
+    def clear(self, runner: Runner) -> None:
+        """Removes all temporary files of the slot. May be called at any time when nothing runs there."""
+        remove(runner, *tmp_folders(self.scratch))
 
     def question(self) -> str | None:
         """What the agent left in HARNESS_INTERRUPT_FILE. A link, a FIFO or a folder there is not read."""
@@ -108,9 +122,9 @@ class SessionFolder:
 
 
 def make_tmp(path: Path) -> Path:
-    """A folder for temporary files at `path`; a link to a short one when `path` is too long for sockets in it.
+    """A folder for temporary files at `path`; a link to a short one when `path` is too long for sockets below it.
 
-    Returns the real folder. Keep it: whoever may write there could have changed the link later.
+    Returns the real folder.
     """
     if path.is_dir():
         return path.resolve()

@@ -67,7 +67,9 @@ class AttemptRun:
 
     def __post_init__(self) -> None:
         owned = self.owned
-        self.folder = SessionFolder(self.layout.session(day(self.clock.wall()), owned.uid, owned.n))
+        self.folder = SessionFolder(
+            self.layout.session(day(self.clock.wall()), owned.uid, owned.n), self.layout.scratch(self.slot)
+        )
         limit = owned.item.timeout_s or self.config.health.attempt_timeout_s
         self.deadline = self.clock.monotonic() + limit - self.runner.away_s
         choices = owned.item.agents
@@ -114,6 +116,7 @@ class AttemptRun:
         self._check()
         tree = self.worktree
         self._say(Event.WORKTREE_PREPARED, reused=tree.reused, base=base)
+        self.folder.clear(self.runner)  # of one that was killed
         self.folder.make()
 
     def _setup(self) -> Result | None:
@@ -319,9 +322,7 @@ class AttemptRun:
         return Policy(write=write, hide=(*self.config.secrets, *self.layout.closed))
 
     def _plain_env(self, name: str) -> dict[str, str]:
-        env = plain(
-            self.environ, home=self.folder.home, tmp=self.folder.tmp.resolve(), name=name, slot=self.slot
-        )
+        env = plain(self.environ, home=self.folder.home, tmp=self.folder.tmp, name=name, slot=self.slot)
         return env | {"HARNESS_ATTEMPT": self._mark, "HARNESS_WORKTREE": str(self._tree.path)}
 
     def _setup_key(self, setup: Setup) -> str:

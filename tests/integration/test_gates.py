@@ -22,7 +22,8 @@ GOOD = Facts(changes=(Change(path="a"),), has_commit=True)
 def place(tmp_path: Path) -> Place:
     tree = tmp_path / "tree"
     tree.mkdir()
-    folder = SessionFolder(tmp_path / "2027-01-01" / "a-1.1")
+    folder = SessionFolder(tmp_path / "2027-01-01" / "a-1.1", tmp_path / "tmp" / "agent-1")
+    folder.make()
     environ = {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": "sesame", "SECRET": "sesame"}
     return Place(
         worktree=tree,

@@ -50,7 +50,9 @@ def make(tmp_path: Path, tree: Path) -> Make:
     ) -> Session:
         subject = Subject(item="fix", mark=MARK, slot="agent-1", agent="shell", worktree=tree, policy=policy)
         return Session(
-            SessionFolder(tmp_path.resolve() / "sessions" / "2027-01-01" / MARK),
+            SessionFolder(
+                tmp_path.resolve() / "sessions" / "2027-01-01" / MARK, tmp_path.resolve() / "tmp" / "agent-1"
+            ),
             subject,
             Agent(adapter="command", argv=argv, **more),
             credential,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness import sessionfolder
 from harness.clock import SystemClock
 from harness.config import load
 from harness.containment import Containment
@@ -125,6 +126,27 @@ def test_what_the_agent_left_uncommitted_is_committed_with_the_items_name(b: Ben
     result = b.run("echo x > new; rm a.txt", id="tidy", title="tidy up")
     assert b.show(result.sha, "new") == "x"
     assert git(b.world.layout.hub("app"), "log", "-1", "--format=%s", str(result.sha)) == "tidy: tidy up"
+
+
+@pytest.mark.parametrize("long", [False, True], ids=["here", "elsewhere"])
+def test_temporary_files_of_a_killed_attempt_are_gone_with_the_next_one_of_the_slot(
+    b: Bench, monkeypatch: pytest.MonkeyPatch, long: bool
+) -> None:
+    monkeypatch.setattr(sessionfolder, "MAX_TMP_CHARS", 0 if long else 4096)
+
+    for slot in ("agent-1", "agent-2"):
+        killed = b.attempt(b.claim("true", id=slot), slot)
+        killed.folder.make()
+        (killed.folder.tmp / "big").write_text("x")
+        (killed.folder.scratch / "gate").mkdir()
+    real = [b.world.layout.scratch(slot).resolve() for slot in ("agent-1", "agent-2")]
+    assert all((path / "tmp/big").exists() for path in real)
+    assert long == (real[0].parent != b.world.layout.tmp)
+    result = b.run("echo x > new; ls -A $TMPDIR $TMPDIR/.. > seen")
+    assert "big" not in b.show(result.sha, "seen")
+    assert "gate" not in b.show(result.sha, "seen")
+    assert [path.exists() for path in real] == [False, True]
+    assert [path.name for path in b.world.layout.tmp.iterdir()] == ["agent-2"]
 
 
 def test_with_commit_by_agent_what_is_left_is_a_failure_that_names_it(configure: Configure) -> None:
