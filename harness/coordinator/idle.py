@@ -42,7 +42,9 @@ class Idle:
             return False
         if any(self._may_start(uid) for uid in self.index.waiting):
             return False
-        return not self.projects.owing and all(map(self.mergers.settled, config.projects))
+        return not (self.projects.owing or self.projects.looking) and all(
+            map(self.mergers.settled, config.projects)
+        )
 
     def left(self, config: Config) -> list[str]:
         """What is not done, and why, one line each; nothing when everything is."""

@@ -33,7 +33,7 @@ _RESTING = ("idle", "stopped")
 @dataclass(slots=True)
 class _Known:
     handle: LocalHandle | None = None
-    born: float = 0.0
+    born: float = float("-inf")
     quick_deaths: int = 0
     next_start: float = 0.0
     told: bool = False
@@ -71,9 +71,11 @@ class Mergers:
                 known.handle = self.launcher.adopt("merger", who.name, process)
                 known.born = self.clock.monotonic()
 
-    def owe(self, name: str) -> None:
-        """This project's hub holds merges that were never published."""
-        self.known.setdefault(name, _Known()).owes = True
+    def owe(self, name: str, at: float) -> None:
+        """This project's hub held merges at `at` (monotonic) that were not published. A merger that was born since has
+        seen them, or has died of them."""
+        known = self.known.setdefault(name, _Known())
+        known.owes = known.owes or known.born < at
 
     def reap(self) -> None:
         """Find the dead; one that crashed soon is not started again at once."""

@@ -204,20 +204,28 @@ class Coordinator:
             if slot.report and slot.report.item:
                 self.following.touch(slot.report.item)
         self.following.changed()
+        heard = self.projects.hear()
         if not sweep:
+            if heard:
+                self._withhold()
+                self.telling.at_once()
             return
         before = time.perf_counter()
         self.following.everything()
         self.hands.remember_only((e.uid, e.n) for e in self.index.of(Standing.RUNNING))
         self.projects.check_again(self.config)
-        gone = {e.item.project for e in self.index.open.values()} - self.config.projects.keys()
-        self.projects.gone = tuple(sorted(gone))
-        self.hinting.read_control(frozenset(self.projects.unusable) | gone)
-        self.hinting.rebuild()
+        self._withhold()
         self._remind()
         self.sweep_s = max(SWEEP_S, SWEEP_SHARE * (time.perf_counter() - before))
         self.swept, self.telling.swept_at = now, rfc3339(self.clock.wall())
         self.events.sync()
+
+    def _withhold(self) -> None:
+        """No hints for what cannot be worked on, all hints for the rest."""
+        gone = {e.item.project for e in self.index.open.values()} - self.config.projects.keys()
+        self.projects.gone = tuple(sorted(gone))
+        self.hinting.read_control(frozenset(self.projects.unusable) | gone)
+        self.hinting.rebuild()
 
     def _remind(self) -> None:
         """A ring may be lost (whoever took it died, or may not claim): ring for hints that idle workers leave."""
@@ -239,7 +247,7 @@ class Coordinator:
             project = entry.item.project
             submitted[project] = submitted.get(project, frozenset()) | {f"{entry.uid}.{entry.n}"}
         while self.projects.owing:
-            self.mergers.owe(self.projects.owing.pop())
+            self.mergers.owe(*self.projects.owing.popitem())
         self.mergers.tend(submitted, tuple(self.config.projects))
 
     def _fill(self) -> None:

@@ -2,15 +2,16 @@
 
 A project that cannot be used gets no hints, so that its items lose no attempts, and is tried again now and then.
 The first fetch from a URL may take long, or for ever: it runs in a thread, and the loop goes on. Its git ends with us.
+What a hub owes the person is asked in a thread, too: until it has answered, the coordinator is not idle.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import functools
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from harness.bell import Bell
@@ -19,10 +20,10 @@ from harness.config import URL, Config, Durability, Publish
 from harness.containment import Containment
 from harness.errors import HarnessError, TryAgainError
 from harness.events import EventStream
-from harness.hub import Hub
+from harness.hub import GitInterrupted, Hub
 from harness.layout import Layout
 from harness.logs import Event
-from harness.runner import Runner
+from harness.runner import EndReason, Runner
 
 AGAIN_S = 60.0
 SOON_S = 5.0
@@ -31,6 +32,17 @@ PATIENCE_S = 60.0
 _PASSING = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heard:
+    """What a thread found out about a project."""
+
+    project: str
+    why: Exception | None
+    """Why it cannot be used."""
+    owed_at: float | None = None
+    """When it held merges that are not published (monotonic)."""
 
 
 @dataclass(slots=True)
@@ -46,13 +58,16 @@ class Projects:
     """Projects of items that config.yaml does not name any more."""
     making: set[str] = field(default_factory=set)
     """Projects whose hub is fetched for the first time, by a thread."""
-    checked: float = float("-inf")
-    owing: set[str] = field(default_factory=set)
-    """Projects whose hubs were found to hold merges that are not published: news for the mergers."""
+    looking: set[str] = field(default_factory=set)
+    """Projects whose hub was opened, and a thread asks what it owes."""
+    tried: dict[str, float] = field(default_factory=dict)
+    """When each was opened last (monotonic)."""
+    owing: dict[str, float] = field(default_factory=dict)
+    """Projects whose hubs were found to hold merges that are not published, and when (monotonic): news for the mergers."""
     swept: set[str] = field(default_factory=set)
     """Projects whose hubs were swept (by a thread) since this coordinator was started."""
-    _made: deque[tuple[str, HarnessError | OSError | None]] = field(default_factory=deque)
-    """(name, why not) of what threads have done since the last look."""
+    _heard: deque[_Heard] = field(default_factory=deque)
+    """What threads have said since the last look: they touch nothing else of this."""
 
     def check(self, config: Config) -> None:
         """Open every hub."""
@@ -61,14 +76,31 @@ class Projects:
         self._open_all(config, config.projects)
 
     def check_again(self, config: Config) -> None:
-        """Hear of the hubs that were made; try the unusable ones again, no more often than every AGAIN_S (SOON_S)."""
-        while self._made:
-            name, why = self._made.popleft()
-            self.making.discard(name)
-            self._note(name, why)
-        wait_s = SOON_S if self._hoped() else AGAIN_S
-        if self.unusable and self.clock.monotonic() - self.checked > wait_s:
-            self._open_all(config, [name for name in self.unusable if name in config.projects])
+        """Try the unusable ones again, no more often than every AGAIN_S (SOON_S, those that are hoped for)."""
+        now, hoped = self.clock.monotonic(), self._hoped()
+        self._open_all(
+            config,
+            [
+                name
+                for name in self.unusable
+                if name in config.projects
+                and now - self.tried.get(name, float("-inf")) > (SOON_S if name in hoped else AGAIN_S)
+            ],
+        )
+
+    def hear(self) -> bool:
+        """Take in what threads have found out. -> can other projects be used now? Raises what none of them foresaw."""
+        before = self.unusable.keys() | set()
+        while self._heard:
+            heard = self._heard.popleft()
+            self.making.discard(heard.project)
+            self.looking.discard(heard.project)
+            if heard.why is not None and not isinstance(heard.why, HarnessError | OSError):
+                raise heard.why
+            self._note(heard.project, heard.why)
+            if heard.owed_at is not None:
+                self.owing[heard.project] = heard.owed_at
+        return self.unusable.keys() != before
 
     def soon(self) -> set[str]:
         """Projects that nobody has to do anything for."""
@@ -79,22 +111,42 @@ class Projects:
         return {name for name, since in self.passing.items() if now - since <= PATIENCE_S}
 
     def _open_all(self, config: Config, names: Iterable[str]) -> None:
-        self.checked = self.clock.monotonic()
         for name in names:
-            if name in self.making:
+            if name in self.making | self.looking:
                 continue
+            self.tried[name] = self.clock.monotonic()
             if URL.match(config.projects[name].path) and not self.layout.hub(name).exists():
-                self.making.add(name)
                 self.unusable[name] = f"its first fetch from {config.projects[name].path} has not ended"
-                threading.Thread(target=self._make, args=(config, name), daemon=True).start()
-            else:
-                self._note(name, self._open(config, name, self.events))
+                self.making.add(name)
+                self._in_thread(name, functools.partial(self._make, config, name, self._sweeps(name)))
+                continue
+            events = EventStream(self.layout, self.clock, "coordinator")
+            try:
+                hub = self._open(config, name, events)
+            except (HarnessError, OSError) as e:
+                events.close()
+                self._note(name, e)
+                continue
+            # What could not be used stays so until the thread has said that it can.
+            self.looking.add(name)
+            self._in_thread(
+                name, functools.partial(self._look, config, name, hub, events, self._sweeps(name))
+            )
 
-    def _make(self, config: Config, name: str) -> None:
-        """In a thread of its own: touches nothing of ours but the deque and the bell."""
-        why = self._open(config, name, EventStream(self.layout, self.clock, "coordinator"))
-        self._made.append((name, why))
-        Bell(self.layout.bell("coordinator")).ring()
+    def _sweeps(self, name: str) -> bool:
+        """Is it still to be swept? From now on it is not."""
+        first = name not in self.swept
+        self.swept.add(name)
+        return first
+
+    def _in_thread(self, name: str, run: Callable[[], None]) -> None:
+        try:
+            threading.Thread(target=run, daemon=True).start()
+        except (
+            RuntimeError
+        ) as e:  # none is to be had: what was opened is used, and looked at by the next coordinator
+            why = TryAgainError(str(e), where=self.layout.hub(name)) if name in self.making else None
+            self._heard.append(_Heard(project=name, why=why))
 
     def _note(self, name: str, why: HarnessError | OSError | None) -> None:
         if why is None or not _passes(why):
@@ -106,41 +158,57 @@ class Projects:
         else:
             self.unusable[name] = str(why)
 
-    def _open(self, config: Config, name: str, events: EventStream) -> HarnessError | OSError | None:
-        """-> why it cannot be used."""
-        project = config.projects[name]
-        try:
-            hub = Hub.open(
-                self.layout,
-                project,
-                runner=Runner(
-                    clock=self.clock,
-                    containment=Containment(),
-                    leashed=not self.layout.hub(name).exists(),
-                ),
+    def _open(self, config: Config, name: str, events: EventStream) -> Hub:
+        return Hub.open(
+            self.layout,
+            config.projects[name],
+            runner=Runner(
                 clock=self.clock,
-                durable=config.durability is Durability.POWER,
-                emit=events.emit,
-            )
-            if project.merge.publish is Publish.PUSH:
+                containment=Containment(),
+                leashed=not self.layout.hub(name).exists(),
+            ),
+            clock=self.clock,
+            durable=config.durability is Durability.POWER,
+            emit=events.emit,
+        )
+
+    # ---- in a thread, with a hub and a stream of its own ---------------------------------------------------------
+
+    def _say(self, heard: _Heard) -> None:
+        self._heard.append(heard)
+        Bell(self.layout.bell("coordinator")).ring()
+
+    def _make(self, config: Config, name: str, sweep: bool) -> None:
+        """The first fetch."""
+        events = EventStream(self.layout, self.clock, "coordinator")
+        try:
+            hub = self._open(config, name, events)
+        except Exception as e:  # noqa: BLE001 - the loop decides what to do about it
+            events.close()
+            self._say(_Heard(project=name, why=e))
+            return
+        self._look(config, name, hub, events, sweep)
+
+    def _look(self, config: Config, name: str, hub: Hub, events: EventStream, sweep: bool) -> None:
+        """What an opened hub owes the person; then its locks.
+
+        A fetch waits for a disk or a network of the person's; ten thousand refs are as many folders; and locks that are
+        found are watched for a while.
+        """
+        owed_at, why = None, None
+        began = self.clock.monotonic()
+        try:
+            if config.projects[name].merge.publish is Publish.PUSH:
                 if hub.repo.local:
                     hub.refresh()  # a power loss may have taken what was pushed there, and is noted as seen here
                 if hub.unpublished():
-                    self.owing.add(name)
-        except (HarnessError, OSError) as e:
-            return e
-        if name not in self.swept:
-            self.swept.add(name)
-            with contextlib.suppress(RuntimeError):  # no thread is to be had: the next start sweeps
-                threading.Thread(target=self._sweep, args=(hub, name), daemon=True).start()
-        return None
-
-    def _sweep(self, hub: Hub, name: str) -> None:
-        """In a thread of its own, which alone uses this hub from now on: ten thousand refs are as many folders, and
-        locks that are found are watched for a while."""
-        events = EventStream(self.layout, self.clock, "coordinator")
+                    owed_at = began
+        except Exception as e:  # noqa: BLE001 - the loop decides what to do about it
+            why = e
+        self._say(_Heard(project=name, why=why, owed_at=owed_at))
         try:
-            hub.sweep(events.emit)
+            if sweep:
+                hub.sweep(events.emit)
         except (HarnessError, OSError) as e:  # the locks stay for the next start
             events.emit(Event.PROCESS_FAILED, what="sweep of the hub", project=name, reason=str(e))
         finally:
@@ -148,6 +216,8 @@ class Projects:
 
 
 def _passes(why: HarnessError | OSError) -> bool:
+    if isinstance(why, GitInterrupted) and why.reason is not EndReason.STOPPED:
+        return False  # it took ten minutes, and would take them again
     if isinstance(why, OSError):
         return why.errno in _PASSING
     return why.exit_code == TryAgainError.exit_code

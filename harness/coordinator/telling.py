@@ -46,6 +46,10 @@ class Telling:
     swept_at: str = ""
     _reported: float = float("-inf")
 
+    def at_once(self) -> None:
+        """What is said next is news."""
+        self._reported = float("-inf")
+
     def say(self, state: str, config: Config) -> None:
         """Replace the report, no more often than every REPORT_S while all goes its way."""
         now = self.clock.monotonic()

@@ -95,9 +95,16 @@ def test_a_hub_is_swept_once_in_the_life_of_a_coordinator_and_not_in_its_loop(
     monkeypatch.setattr(Hub, "sweep", sweep)
     projects.check(config)
     assert swept.wait(20)
+    projects.hear()
     projects.check(config)
+    until(lambda: not _looks(projects), 20)
     assert len(by) == 1
     assert by[0] is not threading.main_thread()
+
+
+def _looks(projects: Projects) -> set[str]:
+    projects.hear()
+    return projects.looking
 
 
 def test_a_sweep_that_fails_is_said_and_the_project_can_be_used(
@@ -120,7 +127,8 @@ def test_a_sweep_that_cannot_even_begin_keeps_no_project_from_being_used(
 
     monkeypatch.setattr(threading.Thread, "start", refused)
     projects.check(config)
-    assert projects.unusable == {}
+    projects.hear()
+    assert (projects.unusable, projects.looking) == ({}, set())
 
 
 def test_a_coordinator_whose_git_is_killed_at_its_start_goes_on(

@@ -309,7 +309,7 @@ def test_items_of_a_project_that_cannot_be_used_wait_for_a_person_but_not_for_it
     world.add(id="a")
     sweep(workers, world)
     workers.projects.unusable["app"] = "there is no repository"
-    workers.projects.checked = world.clock.monotonic() + 1e6
+    workers.projects.tried["app"] = world.clock.monotonic() + 1e6
     assert idle(workers, world)
     assert left(workers) == ["a: project app cannot be used: there is no repository"]
     workers.projects.making.add("app")

@@ -39,7 +39,7 @@ def ending(layout: Layout, clock: FakeClock, launcher: FakeLauncher) -> Ending:
     pool.resize(1)
     pool.tend(wanted=True)
     mergers = Mergers(layout, clock, launcher, events, lookout)  # type: ignore[arg-type]
-    mergers.owe("app")
+    mergers.owe("app", 0.0)
     mergers.tend({}, ("app",))
     notifier = Notifier.from_environment()
     return Ending(layout, clock, events, Told(), notifier, pool, mergers, DRAIN_S)  # type: ignore[arg-type]

@@ -161,7 +161,7 @@ def test_a_merger_that_is_to_read_the_configuration_again_gets_a_successor(
     layout: Layout, mergers: Mergers, launcher: FakeLauncher, how: dict[str, int]
 ) -> None:
     """It may have ended before it looked at what it was started for: a merge that was never published."""
-    mergers.owe("app")
+    mergers.owe("app", 0.0)
     mergers.tend({}, APP)
     mergers.signal_all(signal.SIGHUP)
     launcher.end(mergers.known["app"].handle, **how)
@@ -207,10 +207,27 @@ def test_a_report_without_a_time_that_can_be_read_is_due(
 
 
 def test_what_a_hub_was_found_to_owe_is_paid_by_a_merger(mergers: Mergers, launcher: FakeLauncher) -> None:
-    mergers.owe("app")
+    mergers.owe("app", 0.0)
     assert not mergers.settled("app")
     mergers.tend({}, APP)
     assert launcher.spawned == [SPAWNED]
+
+
+def test_what_was_owed_before_a_merger_was_started_is_its_business(
+    mergers: Mergers, launcher: FakeLauncher, clock: FakeClock
+) -> None:
+    """Said late, by a thread: another merger would find nothing, and keep everybody waiting."""
+    before = clock.monotonic()
+    clock.advance(1)
+    mergers.tend(ONE, APP)
+    mergers.owe("app", before)
+    launcher.end(mergers.known["app"].handle, exit_code=0)
+    mergers.reap()
+    mergers.tend({}, APP)
+    assert launcher.spawned == [SPAWNED]
+    mergers.owe("app", clock.monotonic() + 1)
+    mergers.tend({}, APP)
+    assert launcher.spawned == [SPAWNED] * 2
 
 
 def test_a_merger_is_settled_when_it_says_itself_that_it_is_idle(layout: Layout, mergers: Mergers) -> None:

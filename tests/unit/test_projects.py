@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from harness.clock import SystemClock
-from harness.config import Config, load
+from harness.config import Config, Project, load
 from harness.coordinator.projects import AGAIN_S, PATIENCE_S, SOON_S, Projects
 from harness.errors import ConfigError, TryAgainError
 from harness.events import EventStream
-from harness.hub import GitCommandError, Hub, Published
+from harness.hub import GitCommandError, GitInterrupted, Hub, Published
 from harness.layout import Layout
 from harness.runner import Ended, EndReason
 from tests.hubs import Desk, desk, git, merge, person, submit
-from tests.support import FakeClock
+from tests.support import FakeClock, until
 
 
 @pytest.fixture
@@ -43,8 +44,20 @@ def owing(layout: Layout, config: Config) -> set[str]:
     clock = SystemClock()
     projects = Projects(layout, clock, EventStream(layout, clock, "coordinator"))
     projects.check(config)
+    assert projects.looking == {"app"}
+    heard(projects)
     assert projects.unusable == {}
-    return projects.owing
+    return set(projects.owing)
+
+
+def heard(projects: Projects) -> None:
+    """What its threads have to say."""
+
+    def hear() -> bool:
+        projects.hear()
+        return not projects.looking | projects.making
+
+    until(hear, 20, what="a thread has looked at the hub")
 
 
 def test_a_push_that_a_power_loss_took_there_is_owed_again(layout: Layout, config: Config, at: Desk) -> None:
@@ -83,7 +96,77 @@ def test_a_git_that_was_killed_says_nothing_about_its_project_which_is_opened_ag
         assert projects.soon() == set()
     clock.advance(AGAIN_S + 1)
     projects.check_again(config)
+    assert projects.unusable
+    heard(projects)
     assert projects.unusable == {}
+
+
+def interrupted(why: EndReason) -> GitInterrupted:
+    return GitInterrupted(("fetch",), Ended(reason=why), where=Path("/hub"))
+
+
+def test_of_two_that_cannot_be_used_only_the_one_that_is_hoped_for_is_tried_soon(
+    layout: Layout, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, tried = FakeClock(), []
+    said = json.loads(layout.config.read_text())
+    said["projects"]["lib"] = said["projects"]["app"] | {"path": str(person(tmp_path / "lib"))}
+    layout.config.write_text(json.dumps(said))
+    config = load(layout.config)
+
+    def refuse(layout: Layout, project: Project, **more: object) -> Hub:
+        tried.append(project.name)
+        raise ConfigError("gone") if project.name == "lib" else TryAgainError("its lock is held")
+
+    monkeypatch.setattr(Hub, "open", refuse)
+    projects = Projects(layout, clock, EventStream(layout, clock, "coordinator"))
+    projects.check(config)
+    clock.advance(SOON_S + 1)
+    projects.check_again(config)
+    assert tried == ["app", "lib", "app"]
+    clock.advance(AGAIN_S + 1)
+    projects.check_again(config)
+    assert tried == ["app", "lib", "app", "app", "lib"]
+
+
+def test_a_repository_of_the_persons_that_cannot_be_read_does_not_hold_the_loop_and_is_said(
+    layout: Layout, config: Config, at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, go = FakeClock(), threading.Event()
+
+    def refresh(hub: Hub) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        assert go.wait(20)
+        raise ConfigError("cannot be read")
+
+    at.open()
+    projects = Projects(layout, clock, EventStream(layout, clock, "coordinator"))
+    with monkeypatch.context() as broken:
+        broken.setattr(Hub, "refresh", refresh)
+        projects.check(config)
+        assert projects.unusable == {}
+        go.set()
+        heard(projects)
+        assert projects.unusable == {"app": "cannot be read"}
+        clock.advance(AGAIN_S + 1)
+        projects.check_again(config)
+        assert projects.unusable == {"app": "cannot be read"}, "until it is known to be well"
+        heard(projects)
+        assert projects.unusable == {"app": "cannot be read"}
+    clock.advance(AGAIN_S + 1)
+    projects.check_again(config)
+    heard(projects)
+    assert projects.unusable == {}
+
+
+def test_a_mistake_of_ours_in_a_thread_is_not_kept_there(
+    layout: Layout, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projects = Projects(layout, FakeClock(), EventStream(layout, FakeClock(), "coordinator"))
+    monkeypatch.setattr(Hub, "unpublished", Mock(side_effect=LookupError("ours")))
+    projects.check(config)
+    with pytest.raises(LookupError, match="ours"):
+        heard(projects)
 
 
 def test_what_is_hoped_for_is_tried_soon_and_what_a_person_must_do_now_and_then(
@@ -95,6 +178,8 @@ def test_what_is_hoped_for_is_tried_soon_and_what_a_person_must_do_now_and_then(
         (TryAgainError("its lock is held"), SOON_S),
         (OSError(errno.EACCES, "denied"), AGAIN_S),
         (ConfigError("no repository"), AGAIN_S),
+        (interrupted(EndReason.TIMED_OUT), AGAIN_S),
+        (interrupted(EndReason.STOPPED), SOON_S),
     ):
         projects = Projects(layout, clock, EventStream(layout, clock, "coordinator"))
         with monkeypatch.context() as broken:
@@ -106,5 +191,6 @@ def test_what_is_hoped_for_is_tried_soon_and_what_a_person_must_do_now_and_then(
         assert projects.unusable
         clock.advance(2)
         projects.check_again(config)
+        heard(projects)
         assert projects.unusable == {}
         assert projects.soon() == set()
