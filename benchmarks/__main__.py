@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cost, deaths, latency, looking, overhead, power, scaling, worktrees
+from benchmarks import cost, deaths, drops, latency, looking, overhead, power, scaling, worktrees
 from benchmarks.queue import ours
 from benchmarks.storm import Wrong, storm
 from benchmarks.tables import Row, machine, note, table
@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[Path, bool], list[Row]]] = {
     "speedup": scaling.speedup,
     "status": looking.status,
     "store": ours.rows,
+    "drops": drops.rows,
     "overhead": overhead.overhead,
     "wakeups": overhead.wakeups,
     "start": overhead.start,

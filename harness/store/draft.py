@@ -36,7 +36,7 @@ MAX_ENTRIES = 1000
 """Of files, protected, labels, and of dependencies that are objects: an entry costs microseconds to check."""
 MAX_DEPENDENCIES = 10_000
 """As many as a batch has items: one may wait for all others."""
-MAX_PARTS = 10_000
+MAX_PARTS = 4_000
 """Values in one field (`source`, in practice): 4 ms for each thousand until they are stored."""
 MAX_DEPTH = 32
 """Levels of lists and objects in one item. Far more than people write, far less than what a stack can carry."""

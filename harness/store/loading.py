@@ -19,7 +19,7 @@ MAX_ITEM = 1 << 19
 """Bytes of a JSON drop that is one item, or of one line: up to 25 ms until it is stored."""
 MAX_VALUES = 50_000
 """Commas, lists and objects in one JSON drop (or all lines of one)."""
-MAX_ITEM_VALUES = 25_000
+MAX_ITEM_VALUES = 15_000
 """The same, when it is one item: its fields have limits of their own, and this is what they come to."""
 MAX_LINES = 100_000
 """Of a .jsonl file, empty ones included."""
@@ -31,7 +31,7 @@ MAX_DIGITS = 1000
 """In a row. Python's time for a number is quadratic in them."""
 MAX_YAML = 256 << 10
 """Characters of YAML in one drop."""
-MAX_YAML_VALUES = 5_000
+MAX_YAML_VALUES = 3_000
 """Keys, texts, numbers, lists and mappings in one YAML drop: ten times as slow as JSON."""
 MAX_YAML_DEPTH = 64
 SHOWN = 100
