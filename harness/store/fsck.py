@@ -126,8 +126,8 @@ def _item(survey: Survey, place: str, uid: str, day: str = "") -> Iterator[Viola
             yield from _unfinished(cells, place)
             yield from _abandoned(survey, cells, place)
         _note_ready(survey, uid)
-    if survey.hubs:
-        survey.named.setdefault(cells.item.project, []).extend(_results(cells, place))
+    for named in _results(cells, place):
+        survey.named.setdefault(cells.item.project, []).append(named)
 
 
 def _stubbed(survey: Survey, cells: Cells, place: str, day: str) -> Iterator[Violation]:
