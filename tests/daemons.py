@@ -30,7 +30,7 @@ from harness.coordinator import main
 from harness.layout import Layout
 layout = Layout(Path(sys.argv[1]))
 timeout = float(sys.argv[3]) if len(sys.argv) > 3 else None
-sys.exit(main(layout, load(layout.config), until_idle="idle" in sys.argv[2], timeout_s=timeout))
+sys.exit(main(layout, load(layout.config, cache=layout.validated), until_idle="idle" in sys.argv[2], timeout_s=timeout))
 """
 
 
