@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.clock import SystemClock
+from harness.errors import UnreadableRecordError
 from harness.layout import Layout
 from harness.model import State, Stub
 from harness.store.cells import stub_path
@@ -50,7 +51,10 @@ def _tally(disk: Disk, view: View) -> Tally:
     counts[State.INCOMING] += len(view.uids("incoming"))
     counts[State.REJECTED] += len(view.uids("rejected"))
     for uid in (uid for _, uid in view.archived()):
-        stub = disk.do_read(stub_path(uid), Stub)
+        try:
+            stub = disk.do_read(stub_path(uid), Stub)
+        except UnreadableRecordError:
+            stub = None  # fsck says it
         counts[stub.outcome if isinstance(stub, Stub) else State.DONE.value] += 1
     return Tally(counts={state: number for state, number in counts.items() if number}, parked=parked)
 

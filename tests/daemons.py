@@ -20,6 +20,7 @@ from harness.procs import ProcessId
 from harness.reports import AgentReport, CoordinatorReport
 from harness.store.disk import Disk
 from harness.store.view import Seen, View
+from tests.hubs import person
 from tests.support import environment, until
 
 START = """
@@ -65,12 +66,7 @@ class Daemon:
             "disk": {"floor_mb": 1, "floor_inodes": 1},
             "intake": {"grace_s": 0.3, "quiet_s": 0.3},
         } | settings
-        self.app.mkdir(parents=True)
-        git(self.app, "init", "-q", "-b", "main")
-        (self.app / "README.md").write_text("hello\n")
-        git(self.app, "add", ".")
-        git(self.app, "commit", "-q", "-m", "first")
-        git(self.app, "switch", "-q", "-c", "work")  # so that main is not checked out
+        person(self.app, {"README.md": "hello\n"})  # on a branch of theirs: main is not checked out
         for name in STORE_FOLDERS:
             (self.layout.queue / name).mkdir(mode=0o700, parents=True)
         for name in STATE_FOLDERS:

@@ -60,7 +60,7 @@ def _made(files: tuple[tuple[str, str], ...], *, bare: bool) -> Path:
     if bare:
         git(work, "clone", "-q", "--bare", ".", "../bare")
         return work.parent / "bare"
-    git(work, "switch", "-q", "-c", "desk")
+    git(work, "switch", "-q", "-c", "work")
     return work
 
 

@@ -115,7 +115,7 @@ class Projects:
             if name in self.making | self.looking:
                 continue
             self.tried[name] = self.clock.monotonic()
-            if URL.match(config.projects[name].path) and not self.layout.hub(name).exists():
+            if self._is_far(config, name):
                 self.unusable[name] = f"its first fetch from {config.projects[name].path} has not ended"
                 self.making.add(name)
                 self._in_thread(name, functools.partial(self._make, config, name, self._sweeps(name)))
@@ -132,6 +132,10 @@ class Projects:
             self._in_thread(
                 name, functools.partial(self._look, config, name, hub, events, self._sweeps(name))
             )
+
+    def _is_far(self, config: Config, name: str) -> bool:
+        """Must it be fetched over a network first?"""
+        return URL.match(config.projects[name].path) is not None and not self.layout.hub(name).exists()
 
     def _sweeps(self, name: str) -> bool:
         """Is it still to be swept? From now on it is not."""
@@ -165,7 +169,7 @@ class Projects:
             runner=Runner(
                 clock=self.clock,
                 containment=Containment(),
-                leashed=not self.layout.hub(name).exists(),
+                leashed=self._is_far(config, name),
             ),
             clock=self.clock,
             durable=config.durability is Durability.POWER,

@@ -8,9 +8,8 @@ from harness.model import UID
 from harness.store.decisions import Decided, Decision
 from harness.store.names import Name
 from harness.store.survey import Survey
+from harness.store.sweeping import EMPTY_S
 from harness.store.violations import Repair, Violation, foreign
-
-HOUR_S = 3600.0
 
 
 def incoming(survey: Survey) -> Iterator[Violation]:
@@ -22,7 +21,7 @@ def incoming(survey: Survey) -> Iterator[Violation]:
             yield foreign(place)
             continue
         if not names:
-            if survey.age_s(place) > HOUR_S:
+            if survey.age_s(place) > EMPTY_S:
                 yield Violation(invariant="tmp", path=place, what="is empty", repair=Repair.SWEEP)
             continue
         if not any(x.startswith("raw.") for x in names):

@@ -6,10 +6,10 @@ in its new place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from harness.errors import ConflictError, NotFoundError
+from harness.errors import ConflictError, NotFoundError, UnreadableRecordError
 from harness.layout import Layout
 from harness.model import (
     UID,
@@ -83,8 +83,27 @@ class View:
 
     def open_item(self, uid: str) -> Seen | None:
         """An item in open/; None when it is not there."""
+        return self._shown(uid, f"queue/open/{uid}", State.PARKED, self._open)
+
+    def waiting_item(self, uid: str) -> Seen | None:
+        return self._shown(uid, f"queue/waiting/{uid}", State.PARKED, self._waiting)
+
+    def archived_item(self, uid: str, day: str) -> Seen | None:
+        return self._shown(uid, f"queue/archive/{day}/{uid}", State.DONE, self._archived)
+
+    def rejected_item(self, uid: str) -> Seen | None:
+        return self._shown(uid, f"queue/rejected/{uid}", State.REJECTED, self._rejected)
+
+    @staticmethod
+    def _shown(uid: str, place: str, state: State, read: Callable[[str, str], Seen | None]) -> Seen | None:
+        """An item with a record that cannot be read says so, in `state`; it keeps nobody from seeing the others."""
+        try:
+            return read(uid, place)
+        except UnreadableRecordError as e:
+            return Seen(uid=uid, state=state, place=place, reason=str(e))
+
+    def _open(self, uid: str, place: str) -> Seen | None:
         seen = self._disk.run(look(uid))
-        place = f"queue/open/{uid}"
         if seen.standing is Standing.UNREADABLE:
             return Seen(uid=uid, state=State.PARKED, place=place, reason=seen.trouble)
         if seen.standing is Standing.GONE or seen.item is None:
@@ -96,8 +115,7 @@ class View:
         state = STATES[seen.standing]
         return Seen(uid=uid, state=state, place=place, item=seen.item, attempts=attempts, reason=reason)
 
-    def waiting_item(self, uid: str) -> Seen | None:
-        place = f"queue/waiting/{uid}"
+    def _waiting(self, uid: str, place: str) -> Seen | None:
         item = self._disk.do_read(f"{place}/item.json", Item)
         if not isinstance(item, Item):
             return None
@@ -112,13 +130,11 @@ class View:
             reason=("; ".join(why.for_)),
         )
 
-    def archived_item(self, uid: str, day: str) -> Seen | None:
-        place = f"queue/archive/{day}/{uid}"
+    def _archived(self, uid: str, place: str) -> Seen | None:
         item = self._disk.do_read(f"{place}/item.json", Item)
         return self._over(uid, place, item) if isinstance(item, Item) else None
 
-    def rejected_item(self, uid: str) -> Seen | None:
-        place = f"queue/rejected/{uid}"
+    def _rejected(self, uid: str, place: str) -> Seen | None:
         why = self._disk.do_read(f"{place}/why.json", Decision)
         if not isinstance(why, Decision):
             return None
@@ -129,7 +145,13 @@ class View:
         for _ in range(2):
             if seen := self.open_item(uid) or self.waiting_item(uid):
                 return seen
-            stub = self._disk.do_read(stub_path(uid), Stub)
+            try:
+                stub = self._disk.do_read(stub_path(uid), Stub)
+            except UnreadableRecordError:  # its folder is somewhere
+                days = (day for day, name in self.archived() if name == uid)
+                if seen := self.rejected_item(uid) or self.archived_item(uid, next(days, "")):
+                    return seen
+                continue
             if isinstance(stub, Stub) and stub.outcome == "rejected":
                 if seen := self.rejected_item(uid):
                     return seen

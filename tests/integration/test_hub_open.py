@@ -112,7 +112,7 @@ def test_a_url_without_the_target_names_the_branches_that_are_there(layout: Layo
     up = person(tmp_path / "up")
     at = desk(layout, up)
     at.project = replace(at.project, path=f"file://{up}", target="master")
-    with pytest.raises(ConfigError, match="desk, main"):
+    with pytest.raises(ConfigError, match="main, work"):
         at.open()
 
 
@@ -148,7 +148,7 @@ def test_an_empty_repository_is_refused(layout: Layout, tmp_path: Path) -> None:
 
 
 def test_a_missing_target_names_the_branches_that_are_there(layout: Layout, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="desk, main"):
+    with pytest.raises(ConfigError, match="main, work"):
         desk(layout, person(tmp_path / "up"), target="master").open()
 
 

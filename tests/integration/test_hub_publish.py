@@ -151,7 +151,7 @@ def test_a_person_who_merges_our_line_into_theirs_does_not_hide_our_merges(hub: 
     done = hub.merge_upstream(hub.lane())
     assert isinstance(done, UpstreamMerged)
     assert hub.merged_as(hub.target(), "x-1", 1, sha) == ours
-    git(up, "switch", "-q", "desk")
+    git(up, "switch", "-q", "work")
     assert isinstance(hub.publish(), Published)
     assert git(up, "merge-base", "--is-ancestor", theirs, "main") == ""
 
@@ -166,7 +166,7 @@ def test_merges_are_pushed_to_a_branch_that_is_not_checked_out(hub: Hub, up: Pat
     assert tip(up) == sha
     assert hub.unpublished() == []
     assert hub.publish() == UpToDate(sha=sha)
-    assert git(up, "for-each-ref", "--format=%(refname)") == "refs/heads/desk\nrefs/heads/main"
+    assert git(up, "for-each-ref", "--format=%(refname)") == "refs/heads/main\nrefs/heads/work"
 
 
 def test_merges_are_pushed_to_a_bare_repository(layout: Layout, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_checked_out_target_is_refused_and_stays_clean(hub: Hub, up: Path) -> 
     assert not refused.passing
     assert "checkout: update" in refused.remedy
     assert_untouched(up, before)
-    git(up, "switch", "-q", "desk")
+    git(up, "switch", "-q", "work")
     assert isinstance(hub.publish(), Published)
 
 
@@ -266,7 +266,7 @@ def test_r35_a_push_by_somebody_else_is_not_overwritten(at: Desk, hub: Hub, up: 
         if args[1] == "push":
             at.probe.before = lambda _: None
             commit(up, "c", "c", branch="main")
-            git(up, "switch", "-q", "desk")
+            git(up, "switch", "-q", "work")
 
     at.probe.before = intrude
     refused = hub.publish()
@@ -289,7 +289,7 @@ def test_a_rewritten_upstream_is_not_overwritten_either(hub: Hub, up: Path) -> N
     merged(hub)
     git(up, "switch", "-q", "main")
     git(up, "commit", "-q", "--amend", "-m", "rewritten")
-    git(up, "switch", "-q", "desk")
+    git(up, "switch", "-q", "work")
     theirs = tip(up)
     refused = hub.publish()
     assert isinstance(refused, Refused)

@@ -116,7 +116,7 @@ def test_a_copy_never_goes_through_a_link_of_the_repository(layout: Layout, tmp_
     (up / "conf").symlink_to(outside)
     git(up, "add", "conf")
     git(up, "commit", "-q", "-m", "a link")
-    git(up, "switch", "-q", "desk")
+    git(up, "switch", "-q", "work")
     (up / "conf").mkdir()
     (up / "conf/.env").write_text("secret")
     hub = desk(layout, up, copy=("conf",)).open()

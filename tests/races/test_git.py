@@ -144,7 +144,7 @@ def test_r31_a_target_that_was_moved_by_somebody_else_is_merged_upon(it: Merging
     uid = it.submitted("a")
     a = it.merger(uid).before("swap_target")
     theirs = commit(it.at.upstream, "theirs.txt", "x\n", branch="main")
-    git(it.at.upstream, "switch", "-q", "desk")
+    git(it.at.upstream, "switch", "-q", "work")
     git(it.hub.path, "fetch", "-q", str(it.at.upstream), "main:main")
     assert a.go()
     (merge,) = it.merges()
@@ -178,7 +178,7 @@ def test_r35_a_push_by_a_person_between_fetch_and_our_push_is_not_overwritten(it
     uid = it.submitted("a")
     assert it.merger(uid).go()
     theirs = commit(it.at.upstream, "theirs.txt", "x\n", branch="main")
-    git(it.at.upstream, "switch", "-q", "desk")
+    git(it.at.upstream, "switch", "-q", "work")
     assert not isinstance(it.hub.publish(), Published)
     assert git(it.at.upstream, "rev-parse", "main") == theirs
     assert git(it.at.upstream, "status", "--porcelain") == ""

@@ -11,6 +11,7 @@ from harness.config import load
 from harness.doctor import place
 from harness.doctor.check import Level
 from harness.layout import Layout
+from harness.model import Outcome
 from tests.cli import Said, ctl
 from tests.hubs import git, person
 from tests.stores import World
@@ -239,6 +240,44 @@ def test_a_lost_format_is_made_again(world: World) -> None:
     assert ctl(root, "items").code == 78
     assert ctl(root, "fsck", "--repair").code == 0
     assert ctl(root, "items").code == 0
+
+
+DAMAGED = {
+    "an item": ("open", "ready", "item.json"),
+    "a claim": ("open", "ready", "1.claim"),
+    "an item that waits": ("waiting", "waiting", "item.json"),
+    "an item that is over": ("archive/*", "over", "item.json"),
+    "an end": ("archive/*", "over", "1.end"),
+    "a stub": ("done/*", "over", ""),
+    "a rejection": ("rejected", "rejected", "why.json"),
+    "the stub of a rejection": ("done/*", "rejected", ""),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_record_is_shown_where_it_stands_and_hides_no_other_item(world: World, what: str) -> None:
+    phase, name, file = DAMAGED[what]
+    uids = {"ready": world.add(id="ready"), "over": world.add(id="over", commit="none")}
+    world.attempt(uids["over"], Outcome.DONE)
+    assert world.finish(uids["over"])
+    uids["waiting"] = world.add(id="waiting", depends_on=["ready"])
+    world.drop("rejected.json", {"no": "prompt"})
+    uids["rejected"] = next(a.drop for a in world.admit_all() if a.rejected)
+    world.add(id="well")
+    folder = uids[name] + (f"/{file}" if file else "")
+    path = next(iter(world.layout.queue.glob(f"{phase}/{folder}")), world.layout.queue / phase / folder)
+    text = path.read_bytes() if path.exists() else b"{{"
+    path.unlink(missing_ok=True)  # a cell may have a second name
+    path.write_bytes(text[: len(text) // 2])
+    for verb in (["status"], ["status", "--json"], ["items", "--all"], ["show", uids[name]]):
+        said = ctl(world.layout.root, *verb)
+        assert said.code == 0, (verb, said.err)
+        if verb[0] == "show" and phase != "done/*":
+            assert "harnessctl fsck" in said.out
+        if verb[0] == "items":
+            assert "well" in said.out
+            assert uids[name] in said.out or name in said.out
+    assert ctl(world.layout.root, "fsck").code == 1
 
 
 # ---- service, reap ---------------------------------------------------------------------------------------------------

@@ -420,7 +420,7 @@ def test_git_that_was_stopped_is_no_failure_of_the_result(b: Bench, monkeypatch:
 def test_a_persons_commit_is_followed_before_anything_is_merged(b: Bench) -> None:
     b.submit("a")
     mine = commit(b.at.upstream, "mine.txt", "mine\n", branch="main")
-    git(b.at.upstream, "switch", "-q", "desk")
+    git(b.at.upstream, "switch", "-q", "work")
     b.run()
     assert git(b.at.upstream, "rev-parse", "main^1") == mine
 
@@ -431,7 +431,7 @@ def test_a_persons_commit_beside_unpublished_merges_is_merged_too(b: Bench) -> N
     b.run()
     assert b.report.unpublished == 1
     commit(b.at.upstream, "mine.txt", "mine\n")
-    git(b.at.upstream, "switch", "-q", "desk")
+    git(b.at.upstream, "switch", "-q", "work")
     b.world.clock.advance(PUBLISH_MAX_S)
     b.run()
     assert (b.theirs("mine.txt"), b.theirs("a.txt")) == ("mine", "work")
@@ -484,7 +484,7 @@ def test_two_lines_that_contradict_each_other_need_a_person_and_are_said_to(b: B
     b.submit("a", "same.txt", "ours\n")
     b.run()
     commit(b.at.upstream, "same.txt", "theirs\n")
-    git(b.at.upstream, "switch", "-q", "desk")
+    git(b.at.upstream, "switch", "-q", "work")
     b.world.clock.advance(PUBLISH_MAX_S)
     b.run()
     assert "contradict each other in: same.txt" in b.report.reason
@@ -508,7 +508,7 @@ def test_what_somebody_else_published_meanwhile_is_published(b: Bench) -> None:
     git(b.at.upstream, "switch", "-q", "main")
     b.submit("a")
     b.run()
-    git(b.at.upstream, "switch", "-q", "desk")
+    git(b.at.upstream, "switch", "-q", "work")
     git(b.at.upstream, "fetch", "-q", str(b.hub.path), "main")
     git(b.at.upstream, "branch", "-f", "main", "FETCH_HEAD")
     b.world.clock.advance(PUBLISH_MAX_S)
