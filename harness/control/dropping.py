@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -125,7 +124,7 @@ def put(desk: Desk, source: str, name: str, raw: bytes, expected: tuple[New, ...
     Durable on return. When the name is taken, a number is added to it.
     """
     queue = desk.layout.queue
-    private = queue / f".{secrets.token_hex(8)}.new"
+    private = queue / f".{os.urandom(8).hex()}.new"
     try:
         # Readable for a daemon of another user; nobody else gets into queue/ (1770).
         fd = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import signal
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def _write_format(layout: Layout, durable: bool) -> None:
     path = layout.queue / "FORMAT"
     if path.exists():
         return
-    tmp = layout.queue / "tmp" / f"format.{secrets.token_hex(4)}"
+    tmp = layout.queue / "tmp" / f"format.{os.urandom(4).hex()}"
     tmp.write_text(json.dumps(FORMAT) + "\n")
     if durable:
         fsync_path(tmp)
@@ -107,7 +106,7 @@ def open_store(layout: Layout, *, durable: bool = True) -> None:
 
 def self_test(layout: Layout) -> None:
     """link(2) makes a second name of one inode and refuses an existing one; an OFD lock is seen by others."""
-    base = layout.queue / "tmp" / f"selftest.{secrets.token_hex(6)}"
+    base = layout.queue / "tmp" / f"selftest.{os.urandom(6).hex()}"
     other = base.with_name(f"{base.name}.link")
     fd = -1
     try:
@@ -149,7 +148,7 @@ def self_test(layout: Layout) -> None:
 
 def lease_works(layout: Layout) -> bool:
     """Can the kernel tell whether somebody writes a file here? Without it quiet windows decide (doctor says so)."""
-    path = layout.queue / "tmp" / f"lease.{secrets.token_hex(6)}"
+    path = layout.queue / "tmp" / f"lease.{os.urandom(6).hex()}"
     path.touch()
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

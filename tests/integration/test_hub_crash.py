@@ -24,7 +24,7 @@ def sweep(
 ) -> int:
     """`act` is killed after each of its commands, then made again by a new process, then checked. -> kills"""
     up = person(tmp_path / "up")
-    arrange(desk(layout, up).open())
+    arrange(desk(layout, up).ready())
     before = tmp_path / "before"
     for folder in (up, layout.state):
         shutil.copytree(folder, before / folder.name, symlinks=True)

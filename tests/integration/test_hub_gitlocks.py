@@ -32,7 +32,7 @@ def at(layout: Layout, tmp_path: Path) -> Desk:
 
 @pytest.fixture
 def hub(at: Desk) -> Hub:
-    hub = at.open()
+    hub = at.ready()
     at.probe.calls.clear()
     return hub
 
@@ -244,7 +244,7 @@ def test_a_hub_that_is_reached_through_a_link_is_swept_with_the_same_care(
     """A person may keep state/ on another disk."""
     (layout.state / "repos").rename(tmp_path / "big disk")
     (layout.state / "repos").symlink_to(tmp_path / "big disk")
-    hub = at.open()
+    hub = at.ready()
     at.probe.calls.clear()
     with preparing(hub, "refs/harness/attempt/x-1/1", hub.target()) as holder:
         assert sweep(at, hub) == []

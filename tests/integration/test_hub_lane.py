@@ -26,7 +26,7 @@ def at(layout: Layout, tmp_path: Path) -> Desk:
 
 @pytest.fixture
 def hub(at: Desk) -> Hub:
-    return at.open()
+    return at.ready()
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def at(layout: Layout, up: Path) -> Desk:
 
 @pytest.fixture
 def hub(at: Desk) -> Hub:
-    return at.open()
+    return at.ready()
 
 
 def merged(hub: Hub, uid: str = "x-1", name: str = "new.txt") -> str:

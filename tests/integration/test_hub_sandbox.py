@@ -30,7 +30,7 @@ def containment() -> Containment:
 
 @pytest.fixture
 def hub(layout: Layout, tmp_path: Path) -> Hub:
-    return desk(layout, person(tmp_path / "up")).open()
+    return desk(layout, person(tmp_path / "up")).ready()
 
 
 def jailed(hub: Hub, tree: Worktree, containment: Containment, script: str) -> Ended:

@@ -27,7 +27,7 @@ def at(layout: Layout, tmp_path: Path) -> Desk:
 
 @pytest.fixture
 def hub(at: Desk) -> Hub:
-    return at.open()
+    return at.ready()
 
 
 def assert_fresh(hub: Hub, path: Path, uid: str, n: int) -> None:

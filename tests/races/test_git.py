@@ -27,7 +27,7 @@ class Merging:
     def __init__(self, world: World, at: Desk) -> None:
         self.world = world
         self.at = at
-        self.hub = at.open()
+        self.hub = at.ready()
         self.red: list[str] = []
         """Names of gates that are red on every merged tree."""
         world.real = self.bound(self.hub)

@@ -59,7 +59,7 @@ class Bench:
             slot=slot,
             owned=owned,
             project=config.projects["app"],
-            hub=self.at.open(),
+            hub=self.at.ready(),
             environ=os.environ,
             stage=lambda state, _: self.stages.append(state),
             broken=lambda: self.why[0] if self.why else None,

@@ -125,7 +125,7 @@ def bench(world: World, tmp_path: Path, **project: Any) -> Bench:
     config = configured(world, upstream, **project)
     at = desk(world.layout, upstream)
     at.project = config.projects["app"]
-    hub = at.open()
+    hub = at.ready()
     told = Told()
     merger = Merger(
         layout=world.layout,
