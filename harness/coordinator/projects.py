@@ -60,6 +60,8 @@ class Projects:
     """Projects whose hub is fetched for the first time, by a thread."""
     looking: set[str] = field(default_factory=set)
     """Projects whose hub was opened, and a thread asks what it owes."""
+    again: set[str] = field(default_factory=set)
+    """Of those two, whose configuration was read again meanwhile."""
     tried: dict[str, float] = field(default_factory=dict)
     """When each was opened last (monotonic)."""
     owing: dict[str, float] = field(default_factory=dict)
@@ -70,7 +72,8 @@ class Projects:
     """What threads have said since the last look: they touch nothing else of this."""
 
     def check(self, config: Config) -> None:
-        """Open every hub."""
+        """Open every hub, or as soon as a thread has done with it."""
+        self.again = self.making | self.looking
         self.unusable = {name: why for name, why in self.unusable.items() if name in self.making}
         self.passing = {name: since for name, since in self.passing.items() if name in config.projects}
         self._open_all(config, config.projects)
@@ -98,13 +101,16 @@ class Projects:
             if heard.why is not None and not isinstance(heard.why, HarnessError | OSError):
                 raise heard.why
             self._note(heard.project, heard.why)
+            if heard.project in self.again:
+                self.tried.pop(heard.project, None)
+                self.unusable[heard.project] = "config.yaml has changed, and it is opened again"
             if heard.owed_at is not None:
                 self.owing[heard.project] = heard.owed_at
         return self.unusable.keys() != before
 
     def soon(self) -> set[str]:
         """Projects that nobody has to do anything for."""
-        return self.making | self._hoped()
+        return self.making | self.again | self._hoped()
 
     def _hoped(self) -> set[str]:
         now = self.clock.monotonic()
@@ -115,6 +121,7 @@ class Projects:
             if name in self.making | self.looking:
                 continue
             self.tried[name] = self.clock.monotonic()
+            self.again.discard(name)
             if self._is_far(config, name):
                 self.unusable[name] = f"its first fetch from {config.projects[name].path} has not ended"
                 self.making.add(name)

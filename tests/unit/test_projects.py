@@ -159,6 +159,28 @@ def test_a_repository_of_the_persons_that_cannot_be_read_does_not_hold_the_loop_
     assert projects.unusable == {}
 
 
+def test_a_configuration_that_changes_while_a_thread_looks_is_not_forgotten(
+    layout: Layout, config: Config, at: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, go = FakeClock(), threading.Event()
+    monkeypatch.setattr(Hub, "refresh", lambda hub: go.wait(20))
+    projects = Projects(layout, clock, EventStream(layout, clock, "coordinator"))
+    projects.check(config)
+    said = json.loads(layout.config.read_text())
+    said["projects"]["app"]["target"] = "elsewhere"
+    layout.config.write_text(json.dumps(said))
+    changed = load(layout.config)
+    projects.check(changed)
+    assert projects.looking == {"app"}
+    go.set()
+    heard(projects)
+    assert projects.soon() == {"app"}
+    projects.check_again(changed)
+    heard(projects)
+    assert projects.soon() == set()
+    assert "elsewhere" in projects.unusable["app"]
+
+
 def test_a_mistake_of_ours_in_a_thread_is_not_kept_there(
     layout: Layout, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
