@@ -73,7 +73,7 @@ class Projects:
 
     def check(self, config: Config) -> None:
         """Open every hub, or as soon as a thread has done with it."""
-        self.again = self.making | self.looking
+        self.again = (self.making | self.looking) & config.projects.keys()
         self.unusable = {name: why for name, why in self.unusable.items() if name in self.making}
         self.passing = {name: since for name, since in self.passing.items() if name in config.projects}
         self._open_all(config, config.projects)
@@ -81,13 +81,13 @@ class Projects:
     def check_again(self, config: Config) -> None:
         """Try the unusable ones again, no more often than every AGAIN_S (SOON_S, those that are hoped for)."""
         now, hoped = self.clock.monotonic(), self._hoped()
+        self.unusable = {name: why for name, why in self.unusable.items() if name in config.projects}
         self._open_all(
             config,
             [
                 name
                 for name in self.unusable
-                if name in config.projects
-                and now - self.tried.get(name, float("-inf")) > (SOON_S if name in hoped else AGAIN_S)
+                if now - self.tried.get(name, float("-inf")) > (SOON_S if name in hoped else AGAIN_S)
             ],
         )
 
