@@ -91,7 +91,7 @@ def _queue(queue: Path) -> Iterator[str]:
     """Nothing may be left on the way."""
     for phase in ("incoming", "waiting", "open", "rejected", "tmp"):
         for name in os.listdir(queue / phase):
-            if phase != "tmp" or not _of_a_start(queue / phase / name):
+            if not _given_time(phase, queue / phase / name):
                 yield f"left in {phase}/: {name}"
     for path in queue.iterdir():
         if path.is_file() and path.suffix in (".json", ".jsonl", ".yaml", ".yml"):
@@ -101,9 +101,14 @@ def _queue(queue: Path) -> Iterator[str]:
             yield f"a hint is left: {path.name}"
 
 
-def _of_a_start(path: Path) -> bool:
-    """Of a process that was killed in its first moments, before anybody could say who it is: it is given an hour."""
-    return STARTING.fullmatch(path.name) is not None and time.time() - path.lstat().st_mtime < STARTING_S
+def _given_time(phase: str, path: Path) -> bool:
+    """Of a process that was killed in its first moments, before anybody could say who it is, or between making the
+    folder for a drop and moving the drop there: both are given an hour."""
+    if time.time() - path.lstat().st_mtime >= STARTING_S:
+        return False
+    if phase == "incoming":
+        return path.is_dir() and not any(path.iterdir())
+    return phase == "tmp" and STARTING.fullmatch(path.name) is not None
 
 
 def _archived(queue: Path, wrong: list[str]) -> Iterator[Archived]:

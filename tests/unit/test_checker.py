@@ -70,6 +70,17 @@ def test_an_item_that_was_cancelled_is_right_when_somebody_asked_for_it(queue: P
     assert found(queue) == ["a: cancelled, and nobody asked for it"]
 
 
+def test_an_empty_folder_of_a_killed_take_is_given_an_hour_and_a_drop_in_it_is_not(queue: Path) -> None:
+    folder = queue / "incoming" / UID
+    folder.mkdir()
+    assert found(queue) == []
+    os.utime(folder, (0, 0))
+    assert found(queue) == [f"left in incoming/: {UID}"]
+    os.utime(folder)
+    (folder / "raw.x.json").write_text("{}")
+    assert found(queue) == [f"left in incoming/: {UID}"]
+
+
 def test_a_coordinator_that_was_killed_is_started_again_and_one_that_gave_up_is_not() -> None:
     assert list(checker._ends([-9, 0, 1, 4, 75])) == []
     assert len(list(checker._ends([-9, 78, 2]))) == 2
