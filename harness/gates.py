@@ -235,8 +235,9 @@ def _run(gate: Gate, place: Place, runner: Runner) -> GateResult:
     place.folder.make_scratch()
     scratch = place.folder.gate_scratch
     home, tmp = scratch / "home", scratch / "tmp"
+    remove(runner, scratch)  # of one that was killed, or whatever an agent put in its place
     for folder in (scratch, home, tmp):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700)
     try:
         ended = runner.run(_command(gate, place, log, home, tmp))
     finally:

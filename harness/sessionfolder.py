@@ -101,7 +101,9 @@ class SessionFolder:
     def make_scratch(self) -> None:
         self.scratch.parent.mkdir(mode=0o700, exist_ok=True)
         make_tmp(self.scratch)
-        self.tmp.mkdir(mode=0o700, exist_ok=True)
+        if self.tmp.is_symlink() or not self.tmp.is_dir():  # an agent may have put anything in its place
+            self.tmp.unlink(missing_ok=True)
+            self.tmp.mkdir(mode=0o700)
 
     def clear(self, runner: Runner) -> None:
         """Removes all temporary files of the slot. May be called at any time when nothing runs there."""

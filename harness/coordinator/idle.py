@@ -42,9 +42,11 @@ class Idle:
             return False
         if any(self._may_start(uid) for uid in self.index.waiting):
             return False
-        return not (self.projects.owing or self.projects.looking) and all(
-            map(self.mergers.settled, config.projects)
-        )
+        return not (
+            self.projects.owing
+            or self.projects.again
+            or self.projects.looking - self.projects.unusable.keys()
+        ) and all(map(self.mergers.settled, config.projects))
 
     def left(self, config: Config) -> list[str]:
         """What is not done, and why, one line each; nothing when everything is."""

@@ -136,7 +136,7 @@ class Mergers:
                 self.launcher.stop(known.handle, signal.SIGKILL)
 
     def _start(self, name: str, known: _Known, wanted: frozenset[str]) -> None:
-        known.born, known.asked = self.clock.monotonic(), wanted
+        known.asked = wanted
         try:
             known.handle = self.launcher.spawn("merger", f"merger.{name}")
         except (HarnessError, OSError) as e:  # no memory, no processes, no disk: that passes
@@ -144,6 +144,7 @@ class Mergers:
             known.next_start = self.clock.monotonic() + backoff_s(known.quick_deaths + 1)
             self.events.emit(Event.PROCESS_FAILED, what=f"merger.{name}", reason=str(e))
             return
+        known.born = self.clock.monotonic()
         known.owes = known.told = False
         process = known.handle.process
         self.events.emit(Event.MERGER_SPAWNED, project=name, pid=process.pid if process else None)

@@ -86,8 +86,9 @@ class Projects:
             config,
             [
                 name
-                for name in self.unusable
-                if now - self.tried.get(name, float("-inf")) > (SOON_S if name in hoped else AGAIN_S)
+                for name in self.unusable.keys() | self.again
+                if name in self.again
+                or now - self.tried.get(name, float("-inf")) > (SOON_S if name in hoped else AGAIN_S)
             ],
         )
 
@@ -101,9 +102,7 @@ class Projects:
             if heard.why is not None and not isinstance(heard.why, HarnessError | OSError):
                 raise heard.why
             self._note(heard.project, heard.why)
-            if heard.project in self.again:
-                self.tried.pop(heard.project, None)
-                self.unusable[heard.project] = "config.yaml has changed, and it is opened again"
+            self.tried[heard.project] = self.clock.monotonic()
             if heard.owed_at is not None:
                 self.owing[heard.project] = heard.owed_at
         return self.unusable.keys() != before
@@ -136,9 +135,9 @@ class Projects:
                 continue
             # What could not be used stays so until the thread has said that it can.
             self.looking.add(name)
-            self._in_thread(
-                name, functools.partial(self._look, config, name, hub, events, self._sweeps(name))
-            )
+            look = functools.partial(self._look, config, name, hub, events, self._sweeps(name))
+            if not self._in_thread(name, look):
+                events.close()
 
     def _is_far(self, config: Config, name: str) -> bool:
         """Must it be fetched over a network first?"""
@@ -150,14 +149,16 @@ class Projects:
         self.swept.add(name)
         return first
 
-    def _in_thread(self, name: str, run: Callable[[], None]) -> None:
+    def _in_thread(self, name: str, run: Callable[[], None]) -> bool:
+        """False: no thread is to be had now; what was opened is used, and looked at by the next coordinator."""
         try:
             threading.Thread(target=run, daemon=True).start()
-        except (
-            RuntimeError
-        ) as e:  # none is to be had: what was opened is used, and looked at by the next coordinator
+        except RuntimeError as e:
             why = TryAgainError(str(e), where=self.layout.hub(name)) if name in self.making else None
+            self.swept.discard(name)
             self._heard.append(_Heard(project=name, why=why))
+            return False
+        return True
 
     def _note(self, name: str, why: HarnessError | OSError | None) -> None:
         if why is None or not _passes(why):
@@ -176,7 +177,7 @@ class Projects:
             runner=Runner(
                 clock=self.clock,
                 containment=Containment(),
-                leashed=self._is_far(config, name),
+                leashed=not self.layout.hub(name).exists(),
             ),
             clock=self.clock,
             durable=config.durability is Durability.POWER,
@@ -207,13 +208,13 @@ class Projects:
         found are watched for a while.
         """
         owed_at, why = None, None
-        began = self.clock.monotonic()
         try:
             if config.projects[name].merge.publish is Publish.PUSH:
                 if hub.repo.local:
                     hub.refresh()  # a power loss may have taken what was pushed there, and is noted as seen here
+                at = self.clock.monotonic()
                 if hub.unpublished():
-                    owed_at = began
+                    owed_at = at
         except Exception as e:  # noqa: BLE001 - the loop decides what to do about it
             why = e
         self._say(_Heard(project=name, why=why, owed_at=owed_at))

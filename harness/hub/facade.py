@@ -233,7 +233,7 @@ class Hub:
 
     def merges(self, tip: str) -> list[trailers.Merge]:
         """All our merges on the first-parent line of `tip`, oldest first."""
-        return merging.merges_between(self.repo, None, tip)
+        return merging.all_merges(self.repo, tip)
 
     def build_merge(
         self, onto: str, uid: str, n: int, sha: str, subject: str, body: str = ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from harness.errors import GitError
 from harness.hub.git import GitCommandError
+from harness.hub.refs import is_sha
 from harness.hub.repo import ATTEMPTS, BRANCHES, SALVAGED, Repo
 
 MAX_DIFF = 4 * 1024 * 1024
@@ -66,15 +67,16 @@ def is_ancestor(repo: Repo, old: str, new: str) -> bool:
 
 def missing(repo: Repo, shas: Collection[str]) -> frozenset[str]:
     """Which of them are not commits that can be read. One process for all, unless git gives up at a damaged object."""
-    asked = sorted(shas)
+    asked = sorted(filter(is_sha, shas))
+    nameless = frozenset(shas) - frozenset(asked)
     if not asked:
-        return frozenset()
+        return nameless
     names = "".join(f"{sha}^{{commit}}\n" for sha in asked).encode()
     out = repo.git("cat-file", "--batch-check=%(objecttype)", stdin=names, ok=(0, 128))
     types = out.text.split("\n")
     if out.code == 0 and len(types) == len(asked):
-        return frozenset(sha for sha, said in zip(asked, types, strict=True) if said != "commit")
-    return frozenset(
+        return nameless | {sha for sha, said in zip(asked, types, strict=True) if said != "commit"}
+    return nameless | frozenset(
         sha for sha in asked if repo.git("cat-file", "-e", f"{sha}^{{commit}}", ok=(0, 1, 128)).code
     )
 

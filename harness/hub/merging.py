@@ -13,6 +13,8 @@ from harness.hub.trailers import ITEM, Commit, Merge, merge_in, merge_of, traile
 
 TITLES = 20
 MAX_BODY = 16 * 1024
+PAGE = 1000
+"""Merges that are read at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,28 @@ def merged_as(repo: Repo, tip: str, uid: str, n: int, sha: str) -> str | None:
 def merges_between(repo: Repo, old: str | None, new: str) -> list[Merge]:
     """Our merges on the first-parent line of `new` that `old` does not have, oldest first."""
     return [merge for commit in _line(repo, new, old, "--reverse") if (merge := merge_in(commit))]
+
+
+def all_merges(repo: Repo, tip: str) -> list[Merge]:
+    """Our merges on the whole first-parent line of `tip`, oldest first. Read by pages: messages hold whole prompts."""
+    found: list[Merge] = []
+    pages = 0
+    while True:
+        page = list(
+            _line(
+                repo,
+                tip,
+                None,
+                "--fixed-strings",
+                f"--grep={ITEM}: ",
+                f"--skip={pages * PAGE}",
+                f"--max-count={PAGE}",
+            )
+        )
+        found += [merge for commit in page if (merge := merge_in(commit))]
+        if len(page) < PAGE:
+            return found[::-1]
+        pages += 1
 
 
 def _line(repo: Repo, tip: str, since: str | None, *options: str) -> Iterator[Commit]:

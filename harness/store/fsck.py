@@ -232,7 +232,7 @@ def _commits(survey: Survey) -> Iterator[Violation]:
 def _git(hubs: Hubs, project: str, named: list[Named]) -> Iterator[Violation]:
     """I18: every commit that a cell names can be read. I12: verdicts say what the target holds."""
     shas = {one.end.sha for one in named} | {one.verdict.merged for one in named if one.verdict}
-    missing = hubs.missing(project, frozenset(sha for sha in shas if sha))
+    missing = hubs.missing(project, frozenset(sha for sha in shas if sha is not None))
     for one in named:
         n, sha, verdict = one.end.n, one.end.sha or "", one.verdict
         is_merged = verdict is not None and verdict.kind is VerdictKind.MERGED

@@ -89,7 +89,20 @@ class View:
         return self._shown(uid, f"queue/waiting/{uid}", State.PARKED, self._waiting)
 
     def archived_item(self, uid: str, day: str) -> Seen | None:
-        return self._shown(uid, f"queue/archive/{day}/{uid}", State.DONE, self._archived)
+        place = f"queue/archive/{day}/{uid}"
+        try:
+            return self._archived(uid, place)
+        except UnreadableRecordError as e:
+            return Seen(uid=uid, state=self._by_stub(uid), place=place, reason=str(e))
+
+    def _by_stub(self, uid: str) -> State:
+        """What its stub says of an item that is over; parked, for a person, when that cannot be read either."""
+        try:
+            stub = self._disk.do_read(stub_path(uid), Stub)
+        except UnreadableRecordError:
+            stub = None
+        known = {state.value: state for state in (State.MERGED, State.DONE, State.CANCELLED)}
+        return known.get(stub.outcome, State.PARKED) if isinstance(stub, Stub) else State.PARKED
 
     def rejected_item(self, uid: str) -> Seen | None:
         return self._shown(uid, f"queue/rejected/{uid}", State.REJECTED, self._rejected)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import GitError
-from harness.hub import Built, Conflict, GitCommandError, Hub, Swap
+from harness.hub import Built, Conflict, GitCommandError, Hub, Swap, merging
 from harness.hub.git import SETTINGS
 from harness.hub.lane import Lane
 from harness.layout import Layout
@@ -131,10 +131,16 @@ def test_r28_a_merger_killed_after_the_move_is_found_out_by_the_next(at: Desk, h
     assert other.merged_as(other.target(), "y-1", 1, sha) is None
 
 
-def test_all_merges_of_the_target_are_read_at_once(at: Desk, hub: Hub) -> None:
-    before, sha = hub.target(), submit(hub, "x-1")
-    merged = merge(hub, "x-1", 1, sha)
-    assert [(m.uid, m.n, m.submitted, m.sha) for m in hub.merges(hub.target())] == [("x-1", 1, sha, merged)]
+@pytest.mark.parametrize("page", [1, 2, 3, 1000])
+def test_all_merges_of_the_target_are_read_at_once(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(merging, "PAGE", page)
+    before, made = hub.target(), []
+    for k in range(2):
+        sha = submit(hub, f"x-{k}", name=f"{k}.txt")
+        made.append((f"x-{k}", 1, sha, merge(hub, f"x-{k}", 1, sha)))
+    assert [(m.uid, m.n, m.submitted, m.sha) for m in hub.merges(hub.target())] == made
     assert hub.merges(before) == []
 
 
@@ -148,7 +154,7 @@ def test_commits_that_cannot_be_read_are_told_from_the_others(at: Desk, hub: Hub
         loose.unlink()
     elif damage != "nothing":
         loose.write_bytes(b"" if damage == "empty" else loose.read_bytes()[:40])
-    lost = {"0" * 40, tree, "no name", "two\nlines"} | ({bad} if damage != "nothing" else set())
+    lost = {"0" * 40, tree, "main", "", "no name", "two\nlines"} | ({bad} if damage != "nothing" else set())
     assert hub.missing({good, bad, target, *lost}) == lost
     assert hub.missing({good, bad, target, "0" * 40}) == {"0" * 40} | lost & {bad}
     assert hub.missing(set()) == set()

@@ -363,6 +363,24 @@ def test_a_folder_for_temporary_files_that_the_system_has_cleaned_away_is_made_a
     assert not second.exists()
 
 
+@pytest.mark.parametrize("left", ["a file", "a dangling link", "a link"])
+def test_whatever_an_agent_puts_in_the_place_of_its_temporary_files_does_not_stop_the_next_round(
+    make: Make, tmp_path: Path, left: str
+) -> None:
+    precious = tmp_path / "precious"
+    (precious / "gate").mkdir(parents=True)
+    put = {"a file": "echo x > $TMPDIR", "a dangling link": "ln -s /nowhere $TMPDIR"}.get(
+        left, f"ln -s {precious} $TMPDIR"
+    )
+    session = make("sh", "-c", f'echo "$TMPDIR"; rm -rf $TMPDIR; {put}')
+    for _ in range(2):
+        tmp = Path(session.run("", timeout_s=60).text.strip())
+        assert tmp == session.folder.tmp
+    session.close()
+    assert (precious / "gate").is_dir()
+    assert not os.path.lexists(session.folder.scratch)
+
+
 class TalkativeAdapter(CommandAdapter):
     """A tool that reports what happens, as adapters of real agents do."""
 

@@ -12,6 +12,7 @@ from harness.doctor import place
 from harness.doctor.check import Level
 from harness.layout import Layout
 from harness.model import Outcome
+from harness.store.cells import stub_path
 from tests.cli import Said, ctl
 from tests.hubs import git, person
 from tests.stores import World
@@ -278,6 +279,22 @@ def test_a_damaged_record_is_shown_where_it_stands_and_hides_no_other_item(world
             assert "well" in said.out
             assert uids[name] in said.out or name in said.out
     assert ctl(world.layout.root, "fsck").code == 1
+
+
+@pytest.mark.parametrize("stub", [True, False], ids=["with its stub", "and its stub"])
+def test_a_cancelled_item_whose_record_is_damaged_is_not_said_to_be_done(world: World, stub: bool) -> None:
+    """A script that waits would go on."""
+    uid = world.add(id="a")
+    world.cancel(uid)
+    assert world.finish(uid)
+    (home,) = world.layout.queue.glob(f"archive/*/{uid}")
+    (home / "item.json").write_text("{")
+    if not stub:
+        (home / "1.end").unlink(missing_ok=True)
+        (world.layout.root / stub_path(uid)).write_text("{")
+    said = ctl(world.layout.root, "show", uid)
+    assert f"state    {'cancelled' if stub else 'parked'}" in said.out
+    assert ctl(world.layout.root, "wait", uid, "--timeout", "1").code != 0
 
 
 # ---- service, reap ---------------------------------------------------------------------------------------------------
