@@ -86,7 +86,7 @@ class Projects:
             config,
             [
                 name
-                for name in self.unusable.keys() | self.again
+                for name in dict.fromkeys((*self.unusable, *sorted(self.again)))
                 if name in self.again
                 or now - self.tried.get(name, float("-inf")) > (SOON_S if name in hoped else AGAIN_S)
             ],
