@@ -219,8 +219,16 @@ def _line(fleet: Fleet, items: list[Archived], expected: Mapping[str, str | None
         yield "the person's main is not the hub's"
 
 
-def repositories(fleet: Fleet) -> Iterator[str]:
-    """`git fsck --strict`, and every commit that a cell or a branch names can be read with all that it needs."""
+TORN_WORKTREE = re.compile(r"error: (invalid worktrees/[^/]+/HEAD|bad ref for \S*logs/HEAD)$")
+"""What git fsck says when the HEAD of a worktree is empty, and of nothing else."""
+
+
+def repositories(fleet: Fleet, *, torn_worktrees: bool = False) -> Iterator[str]:
+    """`git fsck --strict`, and every commit that a cell or a branch names can be read with all that it needs.
+
+    `torn_worktrees`: right after a power loss the HEAD of a slot's worktree may be empty, as its files may be; the slot's
+    next attempt moves it all aside.
+    """
     for repository in (fleet.hub, fleet.app):
         if not repository.is_dir():
             continue
@@ -234,6 +242,8 @@ def repositories(fleet: Fleet) -> Iterator[str]:
         said = [
             x for x in (done.stdout + done.stderr).splitlines() if not x.startswith(("notice:", "Checking"))
         ]
+        if torn_worktrees and done.returncode == 8 and all(map(TORN_WORKTREE.match, said)):
+            continue
         if done.returncode or said:
             yield f"git fsck {repository.name}: exit {done.returncode}: {' | '.join(said[:5])}"
     named: dict[str, str] = {}

@@ -206,7 +206,7 @@ def _one(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random) -> list[
     for lock in (fleet.app / ".git").rglob("*.lock"):
         note(f"the person removes {lock.relative_to(fleet.base)}")
         lock.unlink()
-    return list(repositories(fleet))
+    return list(repositories(fleet, torn_worktrees=True))
 
 
 def rows(where: Path, quick: bool) -> list[Row]:

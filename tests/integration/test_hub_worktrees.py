@@ -409,3 +409,19 @@ def test_the_tree_for_gates_on_merges_is_reused_and_never_kept(layout: Layout, h
     path = hub.checkout_merged(hub.target())
     assert git(path, "status", "--porcelain") == ""
     assert list(layout.kept.iterdir()) == []
+
+
+@pytest.mark.parametrize("torn", [b"", b"\0" * 40], ids=["empty", "zeros"])
+def test_a_worktree_whose_head_a_power_loss_took_is_moved_aside_and_the_hub_is_whole(
+    at: Desk, hub: Hub, torn: bytes
+) -> None:
+    tree = hub.prepare("agent-1", "x-1", 1, hub.target())
+    (tree.path / "unsaved").write_text("precious")
+    (hub.path / "worktrees" / tree.admin / "HEAD").write_bytes(torn)
+    other = at.open()
+    again = other.prepare("agent-1", "y-1", 1, other.target())
+    assert not again.reused
+    assert work(other, again)
+    assert git(hub.path, "fsck", "--strict", "--no-dangling") == ""
+    (kept,) = at.emitted(Event.WORKTREE_KEPT)
+    assert (Path(kept["path"]) / "unsaved").read_text() == "precious"
