@@ -222,9 +222,7 @@ def _commits(survey: Survey) -> Iterator[Violation]:
         if survey.hubs:
             try:
                 yield from _git(survey.hubs, project, named)
-            except (
-                HarnessError
-            ) as e:  # a project that was taken out of config.yaml, a hub that cannot be opened
+            except HarnessError as e:  # of a project that is not in config.yaml any more, or of its hub
                 what = f"the commits of its items were not checked: {e.what}"
                 yield Violation(invariant="hub", path=f"state/repos/{project}.git", what=what)
 
