@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 
 from harness.errors import UsageError
@@ -20,6 +21,8 @@ from harness.store.dropbox import DropBox
 from harness.store.ops import Linked, Moved
 
 VARIABLE = "HARNESS_FAILPOINTS"
+MEETING_S = 0.05
+"""A link(2) waits so long, as on a slow disk, for others that mean the same name."""
 
 
 def _nothing(*_: object) -> None:
@@ -53,6 +56,7 @@ def _link_overwrites() -> None:
     real = Disk.do_link
 
     def do_link(self: Disk, tmp: str, cell: str) -> Linked:
+        time.sleep(MEETING_S)
         said = real(self, tmp, cell)
         if said is Linked.EXISTS:
             os.unlink(cell, dir_fd=self.root)
@@ -60,6 +64,14 @@ def _link_overwrites() -> None:
         return said
 
     Disk.do_link = do_link  # type: ignore[method-assign]
+    _hints_are_for_all()
+
+
+def _hints_are_for_all() -> None:
+    """Harmless, as hints are politeness: workers that try the same item meet at its link(2), which they hardly ever do else."""
+    from harness.store.hints import Hints
+
+    Hints.take = lambda self, uid: self._where.pop(uid, None) is not None  # type: ignore[method-assign]
 
 
 def _takes_by_copying() -> None:
