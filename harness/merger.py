@@ -174,6 +174,7 @@ class Merger:
 
     def _judged(self, uid: str, n: int) -> None:
         submitted.remove(self.layout, self.project.name, uid)
+        self._say(judged=self.report.judged + 1)
         seen = self.disk.run(look(uid))
         verdict = seen.last if isinstance(seen.last, Verdict) else None
         name = seen.item.id if seen.item else ""

@@ -90,6 +90,8 @@ class ProjectReport(Record):
     """idle, merging, gates, publishing, stopped."""
     item: str | None = None
     attempt: int = 0
+    judged: int = 0
+    """Results that this process has merged or returned."""
     target: str = ""
     unpublished: int = 0
     publish: str = "ok"

@@ -85,6 +85,7 @@ class Mergers:
             seen = self.launcher.poll(known.handle)
             if seen.life is not Life.GONE:
                 continue
+            worked = self._worked(name, known.handle)
             known.handle, known.asked = None, frozenset()
             self.lookout.forget(_key(name))
             if seen.exit_code is None and seen.signal is None:  # adopted: nobody knows how it ended
@@ -94,8 +95,8 @@ class Mergers:
                 self.events.emit(
                     Event.MERGER_DIED, project=name, exit_code=seen.exit_code, signal=seen.signal
                 )
-                lived = self.clock.monotonic() - known.born
-                known.quick_deaths = 0 if lived >= MAX_BACKOFF_S else known.quick_deaths + 1
+                healthy = worked or self.clock.monotonic() - known.born >= MAX_BACKOFF_S
+                known.quick_deaths = 0 if healthy else known.quick_deaths + 1
                 known.next_start = self.clock.monotonic() + backoff_s(known.quick_deaths)
             else:
                 known.quick_deaths = 0
@@ -119,6 +120,11 @@ class Mergers:
                 continue
             if self.clock.monotonic() >= known.next_start:
                 self._start(name, known, wanted)
+
+    def _worked(self, name: str, handle: LocalHandle) -> bool:
+        """Had the merger that died decided anything?"""
+        report = self.report(name)
+        return bool(report and handle.process and report.pid == handle.process.pid and report.judged)
 
     def _kill_hung(self) -> None:
         for name, known in self.known.items():

@@ -167,6 +167,7 @@ def test_a_submitted_result_is_merged_published_and_finished(b: Bench) -> None:
     assert (merged["uid"], merged["id"], merged["n"], merged["sha"]) == (uid, "a", 1, stub.sha)
     assert len(b.said("item_finished")) == len(b.said("target_published")) == 1
     assert (b.report.state, b.report.publish, b.report.unpublished) == ("stopped", "ok", 0)
+    assert b.report.judged == 1
     assert submitted.all_of(b.world.layout, "app") == []
 
 

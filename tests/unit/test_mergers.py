@@ -146,6 +146,26 @@ def test_a_crash_loop_backs_off_and_a_long_life_forgives_it(
     assert mergers.quick_deaths("nobody") == 0
 
 
+def test_a_merger_that_dies_at_once_after_it_has_worked_is_no_crash_loop(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher, clock: FakeClock
+) -> None:
+    for k in range(1, 6):
+        mergers.tend(ONE, APP)
+        assert launcher.spawned == [SPAWNED] * k
+        handle = mergers.known["app"].handle
+        assert handle
+        assert handle.process
+        report(layout, pid=handle.process.pid, state="merging", judged=1)
+        launcher.end(handle, by=signal.SIGKILL)
+        mergers.reap()
+        assert mergers.quick_deaths("app") == 0
+    report(layout, pid=-1, state="merging", judged=1)  # another one's work
+    mergers.tend(ONE, APP)
+    launcher.end(mergers.known["app"].handle, by=signal.SIGKILL)
+    mergers.reap()
+    assert mergers.quick_deaths("app") == 1
+
+
 def test_a_merger_that_was_told_to_go_did_not_die(
     layout: Layout, mergers: Mergers, launcher: FakeLauncher
 ) -> None:
