@@ -100,7 +100,9 @@ def main() -> int:
         print(f"| {name} | {what} | {finder} | {shown} | {time.monotonic() - began:.0f} |", flush=True)
         if not said:
             missed.append(name)
-    print(f"{len(wanted) - len(missed)} of {len(wanted)} failpoints found; missed: {', '.join(missed) or 'none'}")
+    print(
+        f"{len(wanted) - len(missed)} of {len(wanted)} failpoints found; missed: {', '.join(missed) or 'none'}"
+    )
     return int(bool(missed))
 
 
