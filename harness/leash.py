@@ -6,15 +6,20 @@ own parent is gone, and its helpers wait for a network. Otherwise it ends as the
 whoever stops the command signals the group.
 
 PR_SET_PDEATHSIG follows the thread: the thread that has started it must wait for it.
+
+`_signal` is what `signal` is made of, without the enums, which take as long to make as an interpreter takes to start.
 """
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]
 import ctypes
 import os
-import signal
 import sys
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
 _ORPHANED = signal.SIGUSR2
