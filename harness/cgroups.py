@@ -11,10 +11,10 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import procs
+from harness.dataclass import dataclass
 
 PREFIX = "harness-"
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 
 from harness import cgroups, jail, mechanisms, probing, procs
 from harness.config import Sandbox
+from harness.dataclass import dataclass
 from harness.errors import ConfigError, HarnessError
 from harness.mechanisms import Finding
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from harness import globs
 from harness.agents.environment import plain
 from harness.config import Gate
 from harness.containment import Jail, Policy
+from harness.dataclass import dataclass
 from harness.model import CommitPolicy
 from harness.redact import redact
 from harness.runner import Command, Ended, EndReason, Runner

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from harness.dataclass import dataclass
 from harness.gates import GateResult
 from harness.hub import Built, Hub
 from harness.model import Item, Verdict

@@ -13,12 +13,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from harness import procs
+from harness.dataclass import dataclass
 from harness.errors import HarnessError
 from harness.layout import Layout
 from harness.logs import rotate

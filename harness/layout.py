@@ -6,8 +6,9 @@ ARCHITECTURE.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from harness.dataclass import dataclass
 
 PHASES = ("incoming", "waiting", "open", "archive", "rejected", "batches")
 STORE_FOLDERS = (*PHASES, "done", "ids", "ready", "tmp")

@@ -14,12 +14,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
 from harness.clock import rfc3339
+from harness.dataclass import dataclass
 from harness.redact import hide, plain, printable
 
 

@@ -6,11 +6,12 @@ The coordinator has one, for its workers, its mergers, and everybody else who ow
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from harness import procs
 from harness.clock import Clock
+from harness.dataclass import dataclass
 from harness.monitor import HangWatch, Quiet
 from harness.pace import limit_s
 from harness.procs import ProcessId

@@ -12,10 +12,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import cgroups, jail, procs
+from harness.dataclass import dataclass
 
 TRIAL = "trial-"
 TRIAL_S = 20.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from harness import logs, reports, submitted
@@ -19,6 +19,7 @@ from harness.bell import Bell
 from harness.clock import Clock, SystemClock, day, rfc3339
 from harness.config import Config, Durability, Project, Publish, load
 from harness.containment import Containment, Policy
+from harness.dataclass import dataclass
 from harness.errors import ConfigError, GitError, HarnessError
 from harness.events import EventStream
 from harness.gates import GateResult, Place, run_configured

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from harness.dataclass import dataclass
 from harness.errors import UnreadableRecordError
 from harness.record import VERSION as VERSION  # noqa: PLC0414 - re-exported
 from harness.record import Record as Record  # noqa: PLC0414 - re-exported

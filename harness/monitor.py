@@ -10,9 +10,10 @@ claim. Times are seconds of the observer's monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
+from harness.dataclass import dataclass
 from harness.pace import backoff_s
 
 HEALTHY_S = 5.0

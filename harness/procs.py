@@ -15,9 +15,10 @@ import os
 import select
 import signal as signals
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from harness.dataclass import dataclass
 
 MARK = "HARNESS_ATTEMPT"
 """The environment variable that names the attempt, inherited by every descendant that does not clear it."""

@@ -8,8 +8,9 @@ nothing starves. Inside a band the item with the longest chain of dependants com
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from harness.dataclass import dataclass
 
 AGEING_S = 3600.0
 WILD = "*?["

@@ -7,9 +7,9 @@ Pure. The item's prompt always comes first and unchanged. With `Instructions.COM
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from harness.config import CommitBy, Instructions
+from harness.dataclass import dataclass
 from harness.model import Attempt, CommitPolicy, Item, Outcome, Verdict
 from harness.terminal import printable, printable_line
 

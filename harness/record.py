@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
+from harness.dataclass import dataclass
 from harness.errors import UnreadableRecordError
 
 VERSION = 1

@@ -10,10 +10,11 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from harness.dataclass import dataclass
 from harness.errors import StoreError
 from harness.layout import Layout
 from harness.procs import ProcessId

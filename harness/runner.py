@@ -19,7 +19,6 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from harness import leash, procs
 from harness.activity import Activity
 from harness.clock import Clock
 from harness.containment import Containment, Jail
+from harness.dataclass import dataclass
 
 LOOK_S = 1.0
 """How often the size of the output is looked at; at first, and where it is kept in memory, more often."""

@@ -7,10 +7,10 @@ import os
 import pwd
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.atomicfs import replace_file
+from harness.dataclass import dataclass
 from harness.errors import ConflictError, UsageError
 
 NAME = "harness"

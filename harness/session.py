@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from harness.agents.registry import adapter_for
 from harness.clock import Clock, rfc3339
 from harness.config import Agent, Credential
 from harness.containment import Jail, Policy
+from harness.dataclass import dataclass
 from harness.model import VERSION
 from harness.runner import Command, Ended, Runner
 from harness.sessionfolder import SessionFolder, lines, tail, write_whole

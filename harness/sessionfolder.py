@@ -20,10 +20,11 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from harness.containment import Policy
+from harness.dataclass import dataclass
 from harness.runner import Command, Runner
 
 MAX_TMP_CHARS = 56

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from harness import procs, reports
 from harness.clock import rfc3339
+from harness.dataclass import dataclass
 from harness.layout import Layout
 from harness.reports import AgentReport, CoordinatorReport, process_of
 

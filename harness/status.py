@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from harness import reports
 from harness.clock import Clock, parse_rfc3339, rfc3339
+from harness.dataclass import dataclass
 from harness.layout import DROP_SUFFIXES, Layout
 from harness.procs import ProcessId
 from harness.reports import CoordinatorReport, ProjectReport, process_of

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from harness.clock import SystemClock
+from harness.dataclass import dataclass
 from harness.errors import UnreadableRecordError
 from harness.layout import Layout
 from harness.model import State, Stub

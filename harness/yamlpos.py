@@ -8,10 +8,12 @@ Duplicate keys are problems, not silently dropped. Aliases and ``<<`` work; what
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 import yaml
+
+from harness.dataclass import dataclass
 
 Path = tuple[str | int, ...]
 MAX_DEPTH = 64

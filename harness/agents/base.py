@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from harness.agents.outcomes import AgentOutcome
+from harness.dataclass import dataclass
 from harness.errors import HarnessError
 from harness.runner import Ended
 

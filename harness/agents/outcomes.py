@@ -5,10 +5,10 @@ Consume with an exhaustive `match`. `detail` is a tool's own words: make it prin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import assert_never
 
 from harness.config import OutcomeName
+from harness.dataclass import dataclass
 
 FIRST_WAIT_S = 60.0
 MAX_WAIT_S = 900.0

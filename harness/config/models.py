@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -33,6 +33,7 @@ from harness.config.rules import (
     VariableGlob,
     Version,
 )
+from harness.dataclass import dataclass
 
 VERSION = 1
 ADAPTERS = ("command",)

@@ -9,11 +9,12 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from harness.config.models import ADAPTERS, BUILTIN_GATES, WRITTEN, Config, Health, Project, Retry
 from harness.config.references import PLACEHOLDER, PLACEHOLDERS
+from harness.dataclass import dataclass
 
 Path = tuple[str | int, ...]
 

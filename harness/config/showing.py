@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
 from harness.config.models import WRITTEN, Config
 from harness.config.problems import Path, dotted
+from harness.dataclass import dataclass
 
 HIDDEN = "(hidden)"
 

@@ -7,11 +7,12 @@ Order of origin: option > ``HARNESS_*`` > file > default. Only scalar settings c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from harness.config.models import Config
+from harness.dataclass import dataclass
 from harness.errors import ConfigError
 
 MAX_BYTES = 4 << 20

@@ -6,11 +6,11 @@ is concerned is woken, and the event is written. All of it works with the coordi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import assert_never
 
 from harness import atomicfs
 from harness.control.desk import Desk
+from harness.dataclass import dataclass
 from harness.errors import ConflictError, HarnessError, NotFoundError, TryAgainError, UsageError
 from harness.logs import Event
 from harness.model import TERMINAL, State

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from harness.clock import Clock, SystemClock
 from harness.config import Config, Durability, Project
 from harness.containment import Containment
 from harness.control.desk import Desk
+from harness.dataclass import dataclass
 from harness.errors import ConfigError, NotFoundError
 from harness.hub import GitCommandError, Hub
 from harness.lanehub import LaneHub, lane_hub

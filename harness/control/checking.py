@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 from harness import presence
 from harness.config import Durability
 from harness.containment import Containment
 from harness.control.changes import make_hub, project_of
 from harness.control.desk import Desk
+from harness.dataclass import dataclass
 from harness.errors import ConflictError, HarnessError
 from harness.hands import LocalHands
 from harness.hub import Hub

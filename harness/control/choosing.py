@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from harness.control.desk import Desk
+from harness.dataclass import dataclass
 from harness.model import TERMINAL, State
 from harness.store.view import Seen
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 
 from harness import atomicfs
 from harness.control.desk import Desk
+from harness.dataclass import dataclass
 from harness.errors import HarnessError, NotFoundError, UsageError
 from harness.layout import DROP_SUFFIXES
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config import URL, Config, load
 from harness.config.template import AgentKind, agent_entry, template
+from harness.dataclass import dataclass
 from harness.errors import ConfigError, ConflictError, HarnessError, UsageError
 from harness.layout import Layout
 from harness.root import has_version

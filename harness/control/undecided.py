@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from harness.control import dropping
 from harness.control.desk import Desk
 from harness.control.dropping import Ticket
+from harness.dataclass import dataclass
 from harness.errors import ConfigError, HarnessError, NotFoundError
 from harness.layout import DROP_SUFFIXES
 from harness.model import TERMINAL, State

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from harness.control import hearing
 from harness.control.desk import Desk
 from harness.control.dropping import Fate
 from harness.control.undecided import Meant
+from harness.dataclass import dataclass
 from harness.errors import NotFoundError
 from harness.model import TERMINAL, State
 from harness.store.view import Seen

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
@@ -24,6 +24,7 @@ from watchdog.observers.inotify import InotifyFullEmitter, InotifyObserver
 from watchdog.observers.inotify_c import InotifyConstants
 
 from harness.bell import Bell
+from harness.dataclass import dataclass
 from harness.layout import Layout
 from harness.store.dropbox import DropBox
 

@@ -8,11 +8,11 @@ or once to each process, and means the same however often it is heard.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 
 from harness.clock import Clock
 from harness.coordinator.mergers import Mergers
 from harness.coordinator.pool import Pool
+from harness.dataclass import dataclass
 from harness.events import EventStream
 from harness.layout import Layout
 from harness.logs import Event

@@ -4,10 +4,9 @@ attempt ended. Every verb may be repeated, by anybody; the index says what is wo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from harness.coordinator.index import Entry, Index
 from harness.coordinator.news import News
+from harness.dataclass import dataclass
 from harness.errors import UnreadableRecordError
 from harness.events import EventStream
 from harness.logs import Event

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from harness.bell import Bell
 from harness.clock import Clock
 from harness.coordinator.index import Index
+from harness.dataclass import dataclass
 from harness.layout import Layout
 from harness.promote import AGEING_S, Wish, wishes
 from harness.store.hints import Hints

@@ -7,7 +7,6 @@ started us hears of it by the exit code and by name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from harness.config import Config
 from harness.coordinator.hinting import Hinting
@@ -16,6 +15,7 @@ from harness.coordinator.intake import Intake
 from harness.coordinator.mergers import Mergers
 from harness.coordinator.pool import Pool
 from harness.coordinator.projects import Projects
+from harness.dataclass import dataclass
 from harness.layout import Layout
 from harness.store.cells import Standing
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from harness.clock import Clock, parse_rfc3339
+from harness.dataclass import dataclass
 from harness.errors import UnreadableRecordError
 from harness.layout import Layout
 from harness.model import Item

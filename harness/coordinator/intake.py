@@ -6,10 +6,11 @@ Owns the order in which drops are taken and the sweep of incoming/; the protocol
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from harness.clock import Clock, day
 from harness.config import Config
+from harness.dataclass import dataclass
 from harness.errors import UnreadableRecordError
 from harness.events import EventStream
 from harness.logs import Event

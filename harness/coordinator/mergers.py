@@ -6,13 +6,14 @@ One that hangs is killed; the next one reads the lane and the target, and goes o
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from harness import presence, procs, reports
 from harness import submitted as submitted_hints
 from harness.atomicfs import held
 from harness.bell import Bell
 from harness.clock import Clock, parse_rfc3339
+from harness.dataclass import dataclass
 from harness.errors import HarnessError
 from harness.events import EventStream
 from harness.launcher import Life, LocalHandle, LocalLauncher

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from harness.clock import parse_rfc3339
+from harness.dataclass import dataclass
 from harness.events import end, read
 from harness.layout import Layout
 from harness.logs import Event

@@ -7,10 +7,11 @@ the next coordinator says it again (at least once).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from harness import reports
 from harness.coordinator.index import Entry
+from harness.dataclass import dataclass
 from harness.events import EventStream
 from harness.layout import Layout
 from harness.logs import Event

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from harness import procs, reports
 from harness.atomicfs import held
 from harness.clock import Clock
+from harness.dataclass import dataclass
 from harness.errors import HarnessError
 from harness.events import EventStream
 from harness.launcher import Life, LocalHandle, LocalLauncher

@@ -10,7 +10,6 @@ import faulthandler
 import signal
 import sys
 import time
-from dataclasses import dataclass
 
 from harness.bell import Bell
 from harness.clock import Clock, rfc3339
@@ -28,6 +27,7 @@ from harness.coordinator.pool import Pool, Slot
 from harness.coordinator.projects import Projects
 from harness.coordinator.telling import Telling
 from harness.coordinator.tidying import Tidying
+from harness.dataclass import dataclass
 from harness.errors import ConfigError
 from harness.events import EventStream
 from harness.hands import LocalHands

@@ -12,12 +12,13 @@ import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from harness.bell import Bell
 from harness.clock import Clock
 from harness.config import URL, Config, Durability, Publish
 from harness.containment import Containment
+from harness.dataclass import dataclass
 from harness.errors import HarnessError, TryAgainError
 from harness.events import EventStream
 from harness.hub import GitInterrupted, Hub

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from harness import procs, reports
 from harness.clock import Clock, rfc3339
@@ -16,6 +15,7 @@ from harness.coordinator.mergers import Mergers
 from harness.coordinator.meter import Meter
 from harness.coordinator.pool import Pool, Slot
 from harness.coordinator.projects import Projects
+from harness.dataclass import dataclass
 from harness.layout import Layout
 from harness.model import Identity
 from harness.reports import CoordinatorReport

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from harness import presence
+from harness.dataclass import dataclass
 from harness.layout import Layout
 from harness.model import Identity
 from harness.store.disk import Disk

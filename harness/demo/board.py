@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from harness.clock import parse_rfc3339
+from harness.dataclass import dataclass
 from harness.logs import Event
 from harness.reports import AgentReport
 

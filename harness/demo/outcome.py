@@ -6,10 +6,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.clock import SystemClock, parse_rfc3339
+from harness.dataclass import dataclass
 from harness.demo.daemon import gone
 from harness.demo.scene import TESTS, Scene, git
 from harness.model import Attempt, Outcome, State

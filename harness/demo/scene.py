@@ -11,10 +11,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import harness
+from harness.dataclass import dataclass
 from harness.demo.agent import ALONE
 from harness.demo.work import BATCH, FIRST, PROJECT, REPOSITORY, SINGLE, Work
 from harness.errors import UsageError

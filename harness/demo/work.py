@@ -7,9 +7,11 @@ counts words; each item adds one module and its tests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from textwrap import dedent
+
+from harness.dataclass import dataclass
 
 PROJECT = "wordkit"
 

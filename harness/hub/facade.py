@@ -9,12 +9,12 @@ crash in the middle of it. All raise GitCommandError for what git does not do al
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from harness.clock import Clock
 from harness.config import Project
+from harness.dataclass import dataclass
 from harness.hub import history, leftovers, merging, publish, publishing, trailers, upstream, worktrees
 from harness.hub.access import writable
 from harness.hub.creation import open_repo

@@ -13,10 +13,11 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
+from harness.dataclass import dataclass
 from harness.errors import GitError, TryAgainError
 from harness.runner import Command, Ended, EndReason
 

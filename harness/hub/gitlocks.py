@@ -11,11 +11,11 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from harness import procs
+from harness.dataclass import dataclass
 from harness.hub.guard import Emit
 from harness.hub.locks import HubLock
 from harness.logs import Event

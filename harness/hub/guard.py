@@ -15,10 +15,11 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TypeAlias
 
+from harness.dataclass import dataclass
 from harness.errors import GitError
 from harness.logs import Event
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 
+from harness.dataclass import dataclass
 from harness.errors import GitError
 from harness.hub.git import GitCommandError
 from harness.hub.refs import is_sha

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
+from harness.dataclass import dataclass
 from harness.errors import GitError
 from harness.hub.git import GitCommandError
 from harness.hub.refs import zero

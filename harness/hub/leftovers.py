@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
+from harness.dataclass import dataclass
 from harness.hub.git import Tree
 from harness.hub.repo import BRANCHES, Repo
 from harness.hub.slots import fault, head_of, in_progress, place_of, remedy_of

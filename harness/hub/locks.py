@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from harness.atomicfs import FileLock
+from harness.dataclass import dataclass
 from harness.errors import TryAgainError
 
 POLL_S = 0.01

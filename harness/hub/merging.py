@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from harness.dataclass import dataclass
 from harness.hub.attributes import attributes_of
 from harness.hub.git import IDENTITY, GitCommandError
 from harness.hub.repo import Repo

@@ -8,10 +8,10 @@ hooks run as for any push. The order of calls is in `publishing`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.config import Checkout
+from harness.dataclass import dataclass
 from harness.hub.git import GitCommandError
 from harness.hub.merging import merges_between
 from harness.hub.repo import Repo

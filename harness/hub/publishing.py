@@ -9,9 +9,10 @@ what a power loss took from our target while others have it would be judged anew
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
+
+from harness.dataclass import dataclass
 
 T = TypeVar("T")
 Step: TypeAlias = Generator[tuple[Any, ...], Any, T]

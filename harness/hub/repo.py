@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.clock import Clock
 from harness.config import URL, Project
+from harness.dataclass import dataclass
 from harness.hub.git import Git, transaction
 from harness.hub.gitlocks import GitLocks
 from harness.hub.guard import Emit, Guard

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from harness.dataclass import dataclass
 from harness.errors import GitError
 from harness.hub.git import GitCommandError, GitInterrupted, Tree
 from harness.hub.refs import is_sha

@@ -14,10 +14,11 @@ import contextlib
 import json
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 
+from harness.dataclass import dataclass
 from harness.hub.git import Tree
 from harness.hub.refs import is_sha
 from harness.hub.repo import Repo

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
+from harness.dataclass import dataclass
 from harness.hub.git import GitCommandError, Tree
 from harness.hub.repo import Repo
 

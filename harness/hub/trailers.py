@@ -7,7 +7,8 @@ is recognised on the first-parent line by trailers *and* second parent: agents a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from harness.dataclass import dataclass
 
 ITEM, ATTEMPT = "Harness-Item", "Harness-Attempt"
 

@@ -8,9 +8,9 @@ it, give the agent our index -> record ``ready``. Only between the two records m
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from harness.dataclass import dataclass
 from harness.errors import GitError
 from harness.hub.clearing import discard, doomed, locked, move_aside, remove_all, remove_ignored
 from harness.hub.copies import copy_files

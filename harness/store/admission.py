@@ -7,8 +7,7 @@ a crash it is run again, with the same uids, by anybody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from harness.dataclass import dataclass
 from harness.model import Item, Record, slug
 from harness.store import batches, names, ops
 from harness.store.cells import Actor, publish, set_stub, waits

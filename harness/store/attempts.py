@@ -6,9 +6,9 @@ Exactly one process owns attempt n, because one link made `n.claim`; exactly one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.dataclass import dataclass
 from harness.errors import StoreError
 from harness.model import Act, Attempt, Claim, End, Item, Outcome, Stub
 from harness.store import ops

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from harness.dataclass import dataclass
 from harness.errors import StoreError, UnreadableRecordError
 from harness.layout import fan
 from harness.model import (

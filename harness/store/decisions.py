@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.dataclass import dataclass
 from harness.model import CommitPolicy, Item, Record
 from harness.store.cells import Actor
 from harness.store.names import resolve

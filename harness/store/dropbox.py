@@ -12,10 +12,10 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.clock import Clock
+from harness.dataclass import dataclass
 from harness.layout import DROP_SUFFIXES, STORE_FOLDERS, Layout
 from harness.store.drops import Context, Drop, is_whole, parse, suffix_of, too_large
 from harness.store.loading import Reason

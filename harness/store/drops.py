@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePosixPath
@@ -16,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harness.dataclass import dataclass
 from harness.store.draft import ALIASES, MAX_AGENTS, Draft
 from harness.store.loading import SHOWN, Reason, load_json, load_yaml, shown, too_much
 from harness.store.positions import Places, line_column

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
+from harness.dataclass import dataclass
 from harness.errors import StoreError
 from harness.model import (
     Act,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from harness.dataclass import dataclass
 from harness.store.positions import NOWHERE, JsonPlaces, Path, Places, YamlPlaces, line_column
 
 MAX_ITEM = 1 << 19

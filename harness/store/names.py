@@ -7,9 +7,9 @@ same item finds its own cell again after a crash.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from harness.dataclass import dataclass
 from harness.layout import fan
 from harness.model import Record
 from harness.store import ops

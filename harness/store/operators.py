@@ -5,10 +5,10 @@ An act is decided by a cell before anything is killed. `Answer` says what is tru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from harness.dataclass import dataclass
 from harness.model import Act, Claim, End, Grant, Outcome, VerdictKind
 from harness.store import ops
 from harness.store.attempts import COMPLETION

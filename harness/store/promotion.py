@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from harness.dataclass import dataclass
 from harness.model import Item
 from harness.store import ops
 from harness.store.cells import stub_of, stub_path

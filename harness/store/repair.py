@@ -10,9 +10,9 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from harness.clock import rfc3339
+from harness.dataclass import dataclass
 from harness.errors import StoreError
 from harness.model import Item, Record
 from harness.store import ops

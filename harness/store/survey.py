@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias, TypeVar
 
+from harness.dataclass import dataclass
 from harness.errors import StoreError
 from harness.model import End, Record, Stub, Verdict
 from harness.store.cells import stub_path

@@ -7,8 +7,9 @@ in its new place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from harness.dataclass import dataclass
 from harness.errors import ConflictError, NotFoundError, UnreadableRecordError
 from harness.layout import Layout
 from harness.model import (

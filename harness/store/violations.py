@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from harness.dataclass import dataclass
 
 HARMLESS = frozenset({"hint", "tmp", "expire", "finish"})
 """What a crash leaves behind in a healthy store: the next sweep of a coordinator repairs it."""

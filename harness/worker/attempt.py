@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.agents.outcomes import CostsAttempt, GoOn, Released, consequence
 from harness.clock import Clock, day
 from harness.config import CommitBy, Config, Project, Setup
 from harness.containment import Jail, Policy
+from harness.dataclass import dataclass
 from harness.errors import HarnessError
 from harness.events import EventStream
 from harness.gates import Change, Facts, GateReport, GateResult, Place, Rules, run_gates

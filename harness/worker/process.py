@@ -12,7 +12,7 @@ import random
 import select
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from harness.bell import Bell
 from harness.clock import Clock, SystemClock, day, rfc3339
 from harness.config import Config, Durability, load
 from harness.containment import Containment, Kind
+from harness.dataclass import dataclass
 from harness.errors import ConfigError, ConflictError, HarnessError, StoreError
 from harness.events import EventStream
 from harness.layout import Layout
