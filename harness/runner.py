@@ -71,6 +71,8 @@ class Command:
     stop: Sequence[tuple[int, float]] = ((signal.SIGINT, 5.0), (signal.SIGTERM, 5.0))
     """(signal, seconds of grace) one after the other, to the process group; SIGKILL follows."""
     jail: Jail | None = None
+    far: bool = False
+    """It may wait for what is not on this machine. Without a jail such a command needs a leash, or might outlive us."""
     max_output_bytes: int = MAX_OUTPUT_BYTES
     """stdout and stderr together; looked at now and then, so a fast writer gets further."""
 
@@ -115,7 +117,7 @@ class Runner:
         wake_fd: int | None = None,
         leashed: bool = False,
     ) -> None:
-        """`leashed`: commands without a jail end when we are killed, too (`leash`); each takes some 20 ms longer."""
+        """`leashed`: commands that are `far` end when we are killed, too (`leash`); each takes some 20 ms longer."""
         self.clock = clock
         self.containment = containment
         self.beat = beat
@@ -203,7 +205,7 @@ class _Run:
             if not self._runner.containment.namespaces:
                 containments.adopt_orphans()
             argv = self._runner.containment.wrap(argv, command.jail, status=writer)
-        elif self._runner.leashed:
+        elif command.far and self._runner.leashed:
             argv = leash.argv(argv)
         try:
             return subprocess.Popen(

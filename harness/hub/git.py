@@ -200,7 +200,7 @@ class Git:
         tries = LOCK_RETRIES
         while True:
             self.before()
-            ended = self._run(args, cwd, environ, stdin, NETWORK_S if upstream else LOCAL_S)
+            ended = self._run(args, cwd, environ, stdin, far=upstream)
             tries -= 1
             done = ended.reason is EndReason.EXITED and ended.exit_code in ok
             if done and whole and _LEFT_OUT.search(ended.stderr):
@@ -212,11 +212,11 @@ class Git:
     def unguarded(self, *args: str) -> Output:
         """Before there is anything to guard: `git init`."""
         env = plain_environment(self.home) | {"GIT_DIR": str(self.repository)}
-        return self._output(args, self._run(args, self.repository, env, b"", LOCAL_S), (0,))
+        return self._output(args, self._run(args, self.repository, env, b"", far=False), (0,))
 
     def elsewhere(self, folder: Path, *args: str, ok: tuple[int, ...] = (0,)) -> Output:
         """A question to a repository that is not ours, under the person's own configuration. It must only read."""
-        return self._output(args, self._run(args, folder, person_environment(), b"", NETWORK_S), ok)
+        return self._output(args, self._run(args, folder, person_environment(), b"", far=True), ok)
 
     def _output(self, args: tuple[str, ...], ended: Ended, ok: tuple[int, ...]) -> Output:
         if ended.reason in (EndReason.STOPPED, EndReason.TIMED_OUT, EndReason.STALLED):
@@ -230,7 +230,7 @@ class Git:
         return found is not None and self.unlock(Path(found[1]))
 
     def _run(
-        self, args: tuple[str, ...], cwd: Path, env: Mapping[str, str], stdin: bytes, timeout_s: float
+        self, args: tuple[str, ...], cwd: Path, env: Mapping[str, str], stdin: bytes, *, far: bool
     ) -> Ended:
         return self.runner.run(
             Command(
@@ -238,7 +238,8 @@ class Git:
                 cwd=cwd,
                 env=env,
                 stdin=stdin,
-                timeout_s=timeout_s,
+                timeout_s=NETWORK_S if far else LOCAL_S,
+                far=far,
                 max_output_bytes=MAX_OUTPUT,
             )
         )

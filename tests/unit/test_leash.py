@@ -26,7 +26,7 @@ sys.stdin.read()
 def run(script: str, cwd: Path, **settings: object) -> Ended:
     runner = Runner(clock=SystemClock(), containment=Containment(), leashed=True)
     env = {"PATH": os.environ["PATH"], "A": "b"}
-    command = Command(argv=["sh", "-c", script], cwd=cwd, env=env, **settings)  # type: ignore[arg-type]
+    command = Command(argv=["sh", "-c", script], cwd=cwd, env=env, far=True, **settings)  # type: ignore[arg-type]
     return runner.run(command)
 
 
@@ -42,7 +42,7 @@ def test_death_by_a_signal_is_told(tmp_path: Path, number: signal.Signals) -> No
 
 def test_a_command_that_does_not_exist_says_so(tmp_path: Path) -> None:
     runner = Runner(clock=SystemClock(), containment=Containment(), leashed=True)
-    ended = runner.run(Command(argv=["no-such-program"], cwd=tmp_path, env={"PATH": "/bin"}))
+    ended = runner.run(Command(argv=["no-such-program"], cwd=tmp_path, env={"PATH": "/bin"}, far=True))
     assert ended.exit_code == 127
     assert b"no-such-program: No such file" in ended.stderr
 
@@ -53,6 +53,17 @@ def test_the_ladder_reaches_the_command(tmp_path: Path, trap: str) -> None:
     ended = run(script, tmp_path, timeout_s=0.5, stop=((signal.SIGTERM, 10.0),))
     assert ended.reason is EndReason.TIMED_OUT
     assert (ended.signal, ended.exit_code) == ((None, 3) if trap else (signal.SIGTERM, None))
+
+
+def test_what_cannot_wait_for_others_needs_no_leash(tmp_path: Path) -> None:
+    runner = Runner(clock=SystemClock(), containment=Containment(), leashed=True)
+    told = {}
+    for far in (True, False):
+        command = Command(
+            argv=["sh", "-c", "echo $PPID"], cwd=tmp_path, env={"PATH": "/bin:/usr/bin"}, far=far
+        )
+        told[far] = int(runner.run(command).stdout) == os.getpid()
+    assert told == {True: False, False: True}
 
 
 def test_everything_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
