@@ -27,19 +27,20 @@ from tests.support import line, python, running, until
 ENV = {"PATH": os.environ.get("PATH", os.defpath)}
 
 ESCAPE = """
-import ctypes, fcntl, os, signal, sys
+import os, sys, time
 trick, lock = sys.argv[1], sys.argv[2]
 if os.fork():
     while not os.path.exists(lock + ".ready"):
-        pass
+        time.sleep(0.001)
     if "stay" in trick:
-        signal.pause()
+        time.sleep(1000)
     sys.exit(0)
 if "setsid" in trick:
     os.setsid()
 if "double" in trick and os.fork():
     os._exit(0)
 if "deaf" in trick or "nohup" in trick:
+    import signal
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
 if "chdir" in trick:
@@ -47,16 +48,16 @@ if "chdir" in trick:
 if "closefds" in trick:
     os.closerange(0, 1024)
 if "title" in trick:
+    import ctypes
     ctypes.CDLL(None).prctl(15, b"kworker/0:1", 0, 0, 0)
 hold = '''
-import fcntl, os, signal, sys
+import fcntl, sys, time
 f = open(sys.argv[1], "w")
 fcntl.flock(f, fcntl.LOCK_EX)
 open(sys.argv[1] + ".ready", "w").close()
-while True:
-    signal.pause()
+time.sleep(1000)
 '''
-argv = ["[kworker/0:1]" if "title" in trick else sys.executable, "-c", hold, lock]
+argv = ["[kworker/0:1]" if "title" in trick else sys.executable, "-S", "-c", hold, lock]
 home = {"PYTHONHOME": sys.base_prefix}  # a Python with a false name does not find its library by itself
 os.execve(sys.executable, argv, home if "env-i" in trick else os.environ | home)
 """
@@ -127,13 +128,16 @@ def ready(lock: Path) -> bool:
 
 def escape(trick: str, lock: Path, mark: str) -> Command:
     return Command(
-        argv=[sys.executable, "-c", ESCAPE, trick, str(lock)], cwd=lock.parent, env=ENV, jail=Jail(mark=mark)
+        argv=[sys.executable, "-S", "-c", ESCAPE, trick, str(lock)],
+        cwd=lock.parent,
+        env=ENV,
+        jail=Jail(mark=mark),
     )
 
 
 def working(contained: Containment, trick: str, lock: Path, mark: str) -> list[str]:
     """The argv of a worker that runs the escape."""
-    inner = [sys.executable, "-c", ESCAPE, trick, str(lock)]
+    inner = [sys.executable, "-S", "-c", ESCAPE, trick, str(lock)]
     return [sys.executable, "-P", "-c", WORKER, contained.kind, mark, str(lock.parent), *inner]
 
 
