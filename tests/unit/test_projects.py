@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import threading
@@ -189,6 +190,20 @@ def test_a_mistake_of_ours_in_a_thread_is_not_kept_there(
     projects.check(config)
     with pytest.raises(LookupError, match="ours"):
         heard(projects)
+
+
+def test_a_mistake_of_ours_in_a_first_fetch_is_not_kept_in_its_thread(
+    layout: Layout, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = dataclasses.replace(config.projects["app"], path="https://127.0.0.1:1/app.git")
+    clock = SystemClock()
+    projects = Projects(layout, clock, EventStream(layout, clock, "coordinator"))
+    monkeypatch.setattr(Hub, "open", Mock(side_effect=ZeroDivisionError("ours")))
+    projects.check(dataclasses.replace(config, projects={"app": far}))
+    assert projects.making == {"app"}
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        heard(projects)
+    assert projects.making == set()
 
 
 def test_what_is_hoped_for_is_tried_soon_and_what_a_person_must_do_now_and_then(
