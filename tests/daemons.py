@@ -46,7 +46,7 @@ def git(where: Path, *args: str) -> str:
 class Daemon:
     """One root below `base`. Everything started through it is gone after `close`."""
 
-    def __init__(self, base: Path, *, workers: int = 2, **settings: Any) -> None:
+    def __init__(self, base: Path, *, workers: int = 1, **settings: Any) -> None:
         self.app = base / "app"
         self.root = base / "root"
         self.layout = Layout(self.root)

@@ -74,7 +74,7 @@ def test_submit_of_a_batch_prints_every_uid(tmp_path: Path) -> None:
 
 
 def test_cancel_of_a_running_item_stops_its_agent_and_frees_the_worker(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as it:
+    with daemon(tmp_path) as it:
         started(it)
         it.drop("long", {"id": "long", "prompt": blocked(it, "never")})
         worker = it.until_running("long")
@@ -90,7 +90,7 @@ def test_cancel_of_a_running_item_stops_its_agent_and_frees_the_worker(tmp_path:
 
 
 def test_park_gives_a_running_attempt_up_and_retry_runs_it_again(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as it:
+    with daemon(tmp_path) as it:
         started(it)
         it.drop("long", {"id": "long", "prompt": blocked(it, "go"), "max_attempts": 1})
         worker = it.until_running("long")
@@ -108,7 +108,7 @@ def test_cancel_of_what_is_being_merged_keeps_it_out_of_the_target(tmp_path: Pat
     slow = f"touch {tmp_path}/judging; until [ -e {tmp_path}/open ]; do sleep 0.05; done"
     gate = {"name": "slow", "run": f"case $PWD in */merger*) {slow};; esac", "timeout_s": 60}
     project = {"gates": [gate], "merge": {"gates": ["slow"]}}
-    with daemon(tmp_path, workers=1, project=project, sandbox="none") as it:
+    with daemon(tmp_path, project=project, sandbox="none") as it:
         started(it)
         it.drop("a", {"id": "a", "prompt": "echo 2 > 2.txt"})
         until((it.base / "judging").exists, 40, what=it.tail())
@@ -123,7 +123,7 @@ def test_cancel_of_what_is_being_merged_keeps_it_out_of_the_target(tmp_path: Pat
 
 
 def test_status_shows_who_works_on_what(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as it:
+    with daemon(tmp_path) as it:
         started(it)
         it.drop("long", {"id": "long", "prompt": blocked(it, "go"), "title": "Something long"})
         it.until_running("long")
@@ -149,7 +149,7 @@ def test_status_shows_who_works_on_what(tmp_path: Path) -> None:
 
 
 def test_pause_keeps_work_waiting_until_resume(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as it:
+    with daemon(tmp_path) as it:
         started(it)
         assert ctl(it.root, "pause").code == 0
         it.drop("a", {"id": "a", "prompt": "echo a > a.txt"})
@@ -163,7 +163,7 @@ def test_pause_keeps_work_waiting_until_resume(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("act", ["drain", "stop"])
 def test_drain_lets_attempts_finish_and_stop_gives_them_back(tmp_path: Path, act: str) -> None:
-    with daemon(tmp_path, workers=1) as it:
+    with daemon(tmp_path) as it:
         coordinator = it.start()
         it.drop("a", {"id": "a", "prompt": blocked(it, "go")})
         it.until_running("a")

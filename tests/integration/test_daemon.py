@@ -20,22 +20,20 @@ def commit(name: str, text: str = "x") -> str:
     return f"echo {text} > {name}; git add -A; git commit -q -m 'change {name}'"
 
 
-def test_a_dropped_file_becomes_a_merged_commit(tmp_path: Path) -> None:
+def test_a_dropped_file_becomes_a_merged_commit_whoever_commits_it(tmp_path: Path) -> None:
     with daemon(tmp_path) as d:
         d.drop("hello", {"prompt": commit("a")})
+        d.drop("lazy", {"prompt": "echo 1 > new; echo 2 >> README.md"})
         assert d.run_until_idle() == 0
-        assert d.merges() == [f"hello: {commit('a')}"[:107]]
+        assert sorted(d.merges()) == [
+            f"hello: {commit('a')}"[:107],
+            "lazy: echo 1 > new; echo 2 >> README.md",
+        ]
         assert git(d.app, "show", "main:a") == "x"
-        assert d.items()["hello"].state == "merged"
-        assert not d.ours()
-
-
-def test_uncommitted_work_is_committed_by_the_harness(tmp_path: Path) -> None:
-    with daemon(tmp_path) as d:
-        d.drop("hello", {"prompt": "echo 1 > new; echo 2 >> README.md"})
-        assert d.run_until_idle() == 0
+        assert d.items()["hello"].state == d.items()["lazy"].state == "merged"
         assert git(d.app, "show", "main:new") == "1"
         assert git(d.app, "show", "main:README.md").endswith("2")
+        assert not d.ours()
 
 
 def test_a_dependant_starts_on_a_base_that_contains_its_dependency(tmp_path: Path) -> None:
@@ -141,7 +139,7 @@ def test_a_killed_coordinator_disturbs_no_running_attempt_and_the_next_one_adopt
 
 def test_a_worker_that_can_carry_out_nothing_rests_instead_of_giving_everything_back(tmp_path: Path) -> None:
     """It is always free, so it would take every item first, and twenty releases park an item."""
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         d.start()
         d.drop("first", {"prompt": "true", "commit": "none"})
         d.until_state("first", "done")
@@ -154,7 +152,7 @@ def test_a_worker_that_can_carry_out_nothing_rests_instead_of_giving_everything_
 
 
 def test_the_next_coordinator_sweeps_what_a_power_loss_left_and_works_meanwhile(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         d.drop("first", {"prompt": "echo x > a"})
         assert d.run_until_idle() == 0
         hub = d.layout.hub("app")
@@ -176,7 +174,7 @@ def test_the_next_coordinator_sweeps_what_a_power_loss_left_and_works_meanwhile(
 
 
 def test_work_goes_on_while_no_coordinator_lives(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         process = d.start()
         flag = tmp_path / "go"
         d.drop("one", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.05; done", "commit": "none"})
@@ -192,7 +190,7 @@ def test_work_goes_on_while_no_coordinator_lives(tmp_path: Path) -> None:
 def test_a_stopped_worker_is_killed_only_when_it_is_silent_and_inactive_and_then_replaced(
     tmp_path: Path,
 ) -> None:
-    with daemon(tmp_path, workers=1, health={"beat_s": 0.1, "hang_s": 1.0}) as d:
+    with daemon(tmp_path, health={"beat_s": 0.1, "hang_s": 1.0}) as d:
         d.start()
         flag = tmp_path / "go"
         d.drop("slow", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.3; done; {commit('a')}"})
@@ -206,7 +204,7 @@ def test_a_stopped_worker_is_killed_only_when_it_is_silent_and_inactive_and_then
 
 def test_an_idle_worker_that_is_stopped_is_replaced(tmp_path: Path) -> None:
     """It holds no claim, and a pool of one would run nothing for ever."""
-    with daemon(tmp_path, workers=1, health={"beat_s": 0.1, "hang_s": 1.0}) as d:
+    with daemon(tmp_path, health={"beat_s": 0.1, "hang_s": 1.0}) as d:
         d.start()
         report = until(lambda: (r := d.report("agent-1")) and r.state == "idle" and r, 20, what=d.tail())
         assert report
@@ -218,7 +216,7 @@ def test_an_idle_worker_that_is_stopped_is_replaced(tmp_path: Path) -> None:
 
 def test_a_worker_that_two_coordinators_drain_finishes_its_attempt(tmp_path: Path) -> None:
     """The second one does not know what the first had told it before it died."""
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         flag = tmp_path / "go"
         first = d.start()
         d.drop("slow", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.05; done; {commit('a')}"})
@@ -240,7 +238,7 @@ def test_a_worker_that_two_coordinators_drain_finishes_its_attempt(tmp_path: Pat
 
 
 def test_the_first_term_drains_and_the_attempt_finishes(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         process = d.start()
         flag = tmp_path / "go"
         d.drop("slow", {"prompt": f"while [ ! -e {flag} ]; do sleep 0.05; done; {commit('a')}"})
@@ -256,7 +254,7 @@ def test_the_first_term_drains_and_the_attempt_finishes(tmp_path: Path) -> None:
 
 
 def test_the_second_term_releases_the_attempt_at_no_cost_and_leaves_no_process(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         process = d.start()
         d.drop("slow", {"prompt": "echo unsaved > work; sleep 9999"})
         report = d.until_running("slow")
@@ -305,7 +303,7 @@ def test_a_persons_own_commit_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         (d.layout.control / "pause").touch()
         d.start()
         d.drop("torn", {"prompt": commit("a")})
@@ -326,7 +324,7 @@ def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(
 
 
 def test_pause_keeps_everybody_from_claiming_until_it_is_removed(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         (d.layout.control / "pause").touch()
         d.start()
         d.drop("one", {"prompt": "true", "commit": "none"})
@@ -338,7 +336,7 @@ def test_pause_keeps_everybody_from_claiming_until_it_is_removed(tmp_path: Path)
 
 
 def test_a_changed_config_is_read_at_hup_and_a_broken_one_is_refused(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         process = d.start()
         until(lambda: d.report("agent-1"), 20)
         good = d.layout.config.read_text()

@@ -323,7 +323,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
     (outside / "canary.json").write_bytes(item(id="canary"))
     (outside / "linked").write_bytes(item(id="linked", not_before="9999-01-01T00:00:00Z"))
     before = fingerprint(outside)
-    with daemon(base / "d", workers=1) as d, contextlib.ExitStack() as closing:
+    with daemon(base / "d") as d, contextlib.ExitStack() as closing:
         d.layout.config.write_text(
             yaml.safe_dump(d.config)
         )  # as people write it: the command line looks for `v:`

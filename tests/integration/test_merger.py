@@ -28,7 +28,7 @@ def refused(d: Daemon) -> bool:
 
 def test_what_a_killed_merger_had_merged_and_not_published_is_published_by_the_next(tmp_path: Path) -> None:
     """Nothing is submitted any more, and no report says that anything is to be published: only the hub knows."""
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         go = tmp_path / "go"
         hook = d.app / ".git/hooks/pre-receive"
         hook.write_text(
@@ -59,7 +59,7 @@ def test_a_merger_that_hangs_in_its_gates_is_killed_and_the_next_one_goes_on(tmp
         "sandbox": "none",
         "project": {"gates": [{"name": "here", "run": script}], "merge": {"gates": ["here"]}},
     }
-    with daemon(tmp_path, workers=1, **settings) as d:
+    with daemon(tmp_path, **settings) as d:
         d.start()
         d.drop("a", {"prompt": commit("a")})
         until(flag.exists, 40, what=d.tail())
@@ -80,7 +80,7 @@ def test_a_merger_that_hangs_in_its_gates_is_killed_and_the_next_one_goes_on(tmp
 def test_what_was_not_published_when_everything_died_is_published_by_the_next_coordinator(
     tmp_path: Path,
 ) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         go = tmp_path / "go"
         hook = d.app / ".git/hooks/pre-receive"
         hook.write_text(
@@ -106,7 +106,7 @@ def test_what_was_not_published_when_everything_died_is_published_by_the_next_co
 
 def test_a_merger_obeys_a_changed_config_at_once(tmp_path: Path) -> None:
     """The remedy for a checked-out target is a line of config.yaml and a HUP."""
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         git(d.app, "switch", "-q", "main")
         process = d.start()
         d.drop("a", {"prompt": commit("a")})
@@ -121,7 +121,7 @@ def test_a_merger_obeys_a_changed_config_at_once(tmp_path: Path) -> None:
 
 
 def test_a_coordinator_ends_also_the_merger_that_another_one_started(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         git(d.app, "switch", "-q", "main")
         first = d.start()
         d.drop("a", {"prompt": commit("a")})
@@ -140,7 +140,7 @@ def test_a_coordinator_ends_also_the_merger_that_another_one_started(tmp_path: P
 
 
 def test_two_lines_that_contradict_each_other_are_said_to_need_a_person(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         go = tmp_path / "go"
         d.start()
         git(d.app, "switch", "-q", "main")  # so that our merge cannot be published
@@ -179,7 +179,7 @@ def test_a_returned_result_of_a_paused_project_does_not_run_again_before_it_goes
     """The coordinator decides what may run; a hint of the merger's own would be taken before it looks."""
     go = tmp_path / "go"
     gates = [{"name": "here", "run": 'case "$HARNESS_WORKTREE" in */merger) exit 1;; esac'}]
-    with daemon(tmp_path, workers=1, project={"gates": gates, "merge": {"gates": ["here"]}}) as d:
+    with daemon(tmp_path, project={"gates": gates, "merge": {"gates": ["here"]}}) as d:
         d.start()
         d.drop("a", {"prompt": f"while [ ! -e {go} ]; do sleep 0.05; done; {commit('a')}"})
         d.until_running("a")

@@ -26,7 +26,7 @@ from tests.support import until
 
 def test_the_first_fetch_ends_with_the_coordinator(tmp_path: Path) -> None:
     """Nobody would ever know of a git that waits for the network of a coordinator that was killed."""
-    with socket.create_server(("127.0.0.1", 0)) as server, daemon(tmp_path, workers=1) as d:
+    with socket.create_server(("127.0.0.1", 0)) as server, daemon(tmp_path) as d:
         url = f"git://127.0.0.1:{server.getsockname()[1]}/far.git"
         d.config["projects"]["far"] = {"path": url, "target": "main", "agent": "shell"}
         d.write_config()
@@ -45,7 +45,7 @@ def test_the_first_fetch_ends_with_the_coordinator(tmp_path: Path) -> None:
 
 def test_a_url_that_does_not_answer_holds_up_nobody_else(tmp_path: Path) -> None:
     """The first fetch waits for the network for minutes; systemd would end a coordinator that waits with it."""
-    with socket.create_server(("127.0.0.1", 0)) as server, daemon(tmp_path, workers=1) as d:
+    with socket.create_server(("127.0.0.1", 0)) as server, daemon(tmp_path) as d:
         url = f"git://127.0.0.1:{server.getsockname()[1]}/far.git"
         d.config["projects"]["far"] = {"path": url, "target": "main", "agent": "shell"}
         d.write_config()

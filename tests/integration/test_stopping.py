@@ -13,7 +13,7 @@ from tests.support import until
 
 def test_a_stop_at_once_releases_the_attempt_long_before_anything_is_killed(tmp_path: Path) -> None:
     """The coordinator drains and stops in one tick: two TERMs that a worker cannot tell apart."""
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         process = d.start()
         d.drop("slow", {"prompt": "sleep 9999"})
         d.until_running("slow")
@@ -29,7 +29,7 @@ def test_work_that_takes_long_to_save_is_saved_although_its_attempt_was_ended_by
     tmp_path: Path,
 ) -> None:
     """The beat that stops the agent of a held attempt must not stop the git that saves what the agent left."""
-    with daemon(tmp_path, workers=1, health={"beat_s": 0.05}) as d:
+    with daemon(tmp_path, health={"beat_s": 0.05}) as d:
         d.start()
         d.drop("slow", {"prompt": "head -c 30000000 /dev/urandom > big; touch there; sleep 9999"})
         report = d.until_running("slow")
@@ -44,7 +44,7 @@ def test_work_that_takes_long_to_save_is_saved_although_its_attempt_was_ended_by
 
 
 def test_a_worker_that_is_paused_takes_no_ring_from_one_that_is_not(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         (d.layout.control / "pause.agent-1").touch()
         d.start()
         until(lambda: (r := d.report("agent-1")) and r.state == "paused", 20)

@@ -12,7 +12,7 @@ from tests.support import until
 
 
 def test_told_to_go_while_there_is_work_is_not_said_to_be_all_done(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         process = d.start(idle=True)
         d.drop("slow", {"prompt": "sleep 9999"})
         d.until_running("slow")
@@ -25,13 +25,13 @@ def test_told_to_go_while_there_is_work_is_not_said_to_be_all_done(tmp_path: Pat
 
 def test_what_a_killed_take_left_behind_keeps_nobody_waiting(tmp_path: Path) -> None:
     """An empty incoming/<U> is kept for an hour, in case that its taker lives."""
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         (d.layout.queue / "incoming" / "a-abcdefghij").mkdir()
         assert d.run_until_idle() == 0
 
 
 def test_an_item_whose_project_is_gone_needs_a_person_and_keeps_nobody_waiting(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         (d.layout.control / "pause").touch()
         process = d.start()
         d.drop("a", {"prompt": "true", "commit": "none"})
@@ -46,7 +46,7 @@ def test_an_item_whose_project_is_gone_needs_a_person_and_keeps_nobody_waiting(t
 
 
 def test_merges_that_the_person_does_not_take_are_not_all_done(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         git(d.app, "switch", "-q", "main")
         d.drop("a", {"prompt": "echo x > a"})
         assert d.run_until_idle() == 1
@@ -62,7 +62,7 @@ def test_merges_that_the_person_does_not_take_are_not_all_done(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["pause", "pause.project.app"])
 def test_what_is_paused_needs_a_person_and_keeps_nobody_waiting(tmp_path: Path, name: str) -> None:
-    with daemon(tmp_path, workers=1) as d:
+    with daemon(tmp_path) as d:
         (d.layout.control / name).touch()
         d.drop("a", {"prompt": "true", "commit": "none"})
         assert d.run_until_idle() == 1
