@@ -65,6 +65,7 @@ class Event(StrEnum):
     TARGET_PUBLISHED = "target_published"
     PUBLISH_REFUSED = "publish_refused"
     STALE_LOCK_REMOVED = "stale_lock_removed"
+    TORN_OBJECTS_REMOVED = "torn_objects_removed"
     # processes
     COORDINATOR_STARTED = "coordinator_started"
     COORDINATOR_STOPPED = "coordinator_stopped"

@@ -172,7 +172,7 @@ class Projects:
             self.unusable[name] = str(why)
 
     def _open(self, config: Config, name: str, events: EventStream) -> Hub:
-        return Hub.open(
+        hub = Hub.open(
             self.layout,
             config.projects[name],
             runner=Runner(
@@ -184,6 +184,8 @@ class Projects:
             durable=config.durability is Durability.POWER,
             emit=events.emit,
         )
+        hub.mend()  # no worker of this boot has started yet
+        return hub
 
     # ---- in a thread, with a hub and a stream of its own ---------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 from harness.clock import Clock
 from harness.config import Project
 from harness.dataclass import dataclass
-from harness.hub import history, leftovers, merging, publish, publishing, trailers, upstream, worktrees
+from harness.hub import history, leftovers, merging, publish, publishing, torn, trailers, upstream, worktrees
 from harness.hub.access import writable
 from harness.hub.creation import open_repo
 from harness.hub.git import CommandRunner
@@ -106,6 +106,11 @@ class Hub:
     def sync(self) -> None:
         """Everything written to the hub so far survives power loss (nothing with `durability: process`)."""
         self.repo.sync()
+
+    def mend(self) -> int:
+        """What a power loss tore, once in each boot: to be called before anything works in the hub. -> objects removed.
+        Raises GitError, TryAgainError, OSError."""
+        return torn.mend(self.repo)
 
     def sweep(self, emit: Emit) -> None:
         """Removes the lock files that killed gits left, as far as they are proved nobody's. Not one git command; waits
