@@ -46,14 +46,20 @@ def outcomes(queue: Path, uid: str) -> list[str]:
     return [json.loads(p.read_bytes())["outcome"] for p in ends]
 
 
-def check(fleet: Fleet, expected: Mapping[str, str | None], cancelled: Collection[str] = ()) -> list[str]:
+def check(
+    fleet: Fleet,
+    expected: Mapping[str, str | None],
+    cancelled: Collection[str] = (),
+    told: Collection[str] = (),
+) -> list[str]:
     """Everything that is wrong after everything is done and stopped. `expected`: id -> the file that its merge adds,
     None for an item without a commit. `cancelled`: ids that somebody tried to cancel; whether that came in time is what
-    the cells say, and everything else has to agree with them."""
+    the cells say, and everything else has to agree with them. `told`: those that were said to be cancelled."""
     wrong = [*_ends(fleet.ended), *_running(fleet), *_queue(fleet.queue)]
     items = list(_archived(fleet.queue, wrong))
     wrong += _once(items, expected)
     over = {one.item["id"] for one in items if _is_over_by_cancel(one)}
+    wrong += [f"{name}: somebody was told that it is cancelled, and it is not" for name in {*told} - over]
     wrong += _lives(fleet.queue, items, cancelled)
     expected = {name: None if name in over else path for name, path in expected.items()}
     wrong += _line(fleet, items, expected)
@@ -219,17 +225,13 @@ def _line(fleet: Fleet, items: list[Archived], expected: Mapping[str, str | None
         yield "the person's main is not the hub's"
 
 
-TORN_WORKTREE = re.compile(r"error: (invalid worktrees/[^/]+/HEAD|bad ref for \S*logs/HEAD)$")
-"""What git fsck says when the HEAD of a worktree is empty, and of nothing else."""
+def repositories(fleet: Fleet, *, just_lost_power: bool = False) -> Iterator[str]:
+    """`git fsck --strict`, and every commit that a cell or the target names can be read with all that it needs.
 
-
-def repositories(fleet: Fleet, *, torn_worktrees: bool = False) -> Iterator[str]:
-    """`git fsck --strict`, and every commit that a cell or a branch names can be read with all that it needs.
-
-    `torn_worktrees`: right after a power loss the HEAD of a slot's worktree may be empty, as its files may be; the slot's
-    next attempt moves it all aside.
+    `just_lost_power`: what agents wrote since is torn, in the hub and in their worktrees; the next start mends both. Of the
+    hub only what is named has to be there until then.
     """
-    for repository in (fleet.hub, fleet.app):
+    for repository in (fleet.app,) if just_lost_power else (fleet.hub, fleet.app):
         if not repository.is_dir():
             continue
         done = subprocess.run(  # noqa: PLW1510 - its exit code is a finding
@@ -242,8 +244,6 @@ def repositories(fleet: Fleet, *, torn_worktrees: bool = False) -> Iterator[str]
         said = [
             x for x in (done.stdout + done.stderr).splitlines() if not x.startswith(("notice:", "Checking"))
         ]
-        if torn_worktrees and done.returncode == 8 and all(map(TORN_WORKTREE.match, said)):
-            continue
         if done.returncode or said:
             yield f"git fsck {repository.name}: exit {done.returncode}: {' | '.join(said[:5])}"
     named: dict[str, str] = {}
@@ -270,14 +270,23 @@ def _unreadable(hub: Path, named: Mapping[str, str]) -> Iterator[str]:
         if row.endswith("missing"):
             yield f"{where} names {sha}, which cannot be read"
     walked = subprocess.run(  # noqa: PLW1510 - its exit code is a finding
-        ["git", "rev-list", "--objects", "--stdin", "--quiet"],
+        ["git", "rev-list", "--objects", "--no-object-names", "--stdin"],
         cwd=hub,
-        input="".join(f"{sha}\n" for sha in named).encode(),
+        input="".join(f"{sha}\n" for sha in (*named, "refs/heads/main")).encode(),
         capture_output=True,
         env=environment(),
     )
-    if walked.returncode:
-        yield f"not everything that cells name can be read: {walked.stderr.decode()[:300]}"
+    read = subprocess.run(  # noqa: PLW1510 - its exit code is a finding
+        ["git", "cat-file", "--batch"],
+        cwd=hub,
+        input=walked.stdout,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    for done in (walked, read):
+        if done.returncode:
+            yield f"not everything that cells and main name can be read: {done.stderr.decode()[:300]}"
 
 
 def _own_check(fleet: Fleet) -> Iterator[str]:

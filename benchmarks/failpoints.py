@@ -18,7 +18,7 @@ from benchmarks.storm import Wrong, storm
 from benchmarks.tables import note
 from harness.failpoints import NAMES
 
-AIM = {"merges-again": (1, 1, 12), "leaves-survivors": (12, 1, 1)}
+AIM = {"merges-again": (1, 1, 12)}
 GAP_S = {"merges-again": 0.25}
 TRIES = 4
 """Seeds: some mistakes need a kill in the right moment."""

@@ -161,7 +161,7 @@ class Fleet:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "harness", "run", "--root", str(self.root), *options],
                 cwd=self.root,
-                env=environment() | ({"HARNESS_FAILPOINTS": self.failpoint} if self.failpoint else {}),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -177,6 +177,10 @@ class Fleet:
                 raise RuntimeError(f"the coordinator ended with exit code {child.returncode}\n{self.log()}")
         seen = _stat(child.pid)
         return Process(child.pid, seen[1] if seen else 0, "coordinator")
+
+    def environment(self) -> dict[str, str]:
+        """Of the daemon and of people's commands."""
+        return environment() | ({"HARNESS_FAILPOINTS": self.failpoint} if self.failpoint else {})
 
     def _idle_workers(self) -> int:
         return sum(r.get("state") in ("idle", "paused") and self._lives(r) for r in self.reports().values())

@@ -6,6 +6,9 @@ Everything that was not fsynced is gone after the ioctl. The daemon is killed, t
 checked, the daemon started again, until the last loss is over and every item must be there once. `--control` runs
 with `durability: process`, which promises nothing about power, and succeeds when the check finds that out.
 
+Power goes at any moment; or, nothing else being written any more, right after somebody was told that an item is cancelled;
+or right after a batch was admitted, while no worker runs.
+
 Lock files that a loss leaves in the hub are no violation until the next start, which has to remove them. In the person's
 repository only the person removes one, who is played here: until then a publish is refused, and nothing else.
 """
@@ -13,8 +16,10 @@ repository only the person removes one, who is played here: until then a publish
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import random
 import shutil
@@ -24,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.checker import check, repositories
@@ -181,7 +186,8 @@ def losses(
 
 def _all(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random, number: int) -> list[str]:
     for k in range(number):
-        wrong = [f"loss {k + 1}: {w}" for w in _one(fleet, storm, disk, chance)]
+        before = (_at_any_moment, _right_after_a_cancel, _right_after_a_batch)[k % 3]
+        wrong = [f"loss {k + 1}: {w}" for w in _one(fleet, storm, disk, chance, before)]
         note(f"power loss {k + 1} of {number}: {fleet.finished()} items archived; wrong: {len(wrong)}")
         if wrong:
             return wrong  # what is built on it would be wrong too
@@ -190,15 +196,57 @@ def _all(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random, number: 
     fleet.finish()
     storm.note_events()
     note(f"lock files that were removed from the hub: {', '.join(storm.unlocked) or 'none'}")
-    return check(fleet, storm.expected)
+    note(f"{len(storm.told)} of {len(storm.cancelled)} cancels were said to have been made before power went")
+    return check(fleet, storm.expected, storm.cancelled, storm.told)
 
 
-def _one(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random) -> list[str]:
-    """Run for a while, lose power, come back. -> what is wrong before anything was recovered."""
+def _at_any_moment(_: Fleet, __: Storm, chance: random.Random) -> None:
+    time.sleep(chance.uniform(0, 1.5))
+
+
+def _right_after_a_cancel(fleet: Fleet, storm: Storm, chance: random.Random) -> None:
+    _stop(fleet)
+    names = []
+    for path in sorted(fleet.queue.glob("open/*/item.json")):
+        with contextlib.suppress(ValueError):  # torn by an earlier loss: a mistake, which `check` finds
+            names.append(json.loads(path.read_bytes())["id"])
+    for name in chance.sample(names, len(names)):
+        if name in storm.alone and storm.cancel(name, 10):
+            return
+
+
+def _right_after_a_batch(fleet: Fleet, storm: Storm, _: random.Random) -> None:
+    _stop(fleet, but="coordinator")
+    name = storm.batch(5)
+    with contextlib.suppress(TimeoutError):  # the coordinator waits for the hub of one that was stopped
+        fleet.until(lambda: _admitted(fleet, name), 10, "the batch is admitted")
+
+
+def _stop(fleet: Fleet, but: str = "") -> None:
+    """Nothing else writes to the disk any more, and so makes durable what somebody forgot."""
+    for _ in range(2):  # what was started meanwhile
+        for process in fleet.processes():
+            if process.role != but:
+                process.kill(signal.SIGSTOP)
+
+
+def _admitted(fleet: Fleet, name: str) -> bool:
+    left = [p.name for p in (fleet.queue / "incoming").iterdir()]
+    return not (fleet.queue / f"{name}.json").exists() and not any(p.startswith(f"{name}-") for p in left)
+
+
+def _one(
+    fleet: Fleet,
+    storm: Storm,
+    disk: Disk,
+    chance: random.Random,
+    before: Callable[[Fleet, Storm, random.Random], None],
+) -> list[str]:
+    """Run for a while, lose power after `before`, come back. -> what is wrong before anything was recovered."""
     fleet.start(wait_for=0)
     fleet.until((fleet.queue / "open").is_dir, 60, "the store is there")
     storm.some(chance.randrange(1, 5))
-    time.sleep(chance.uniform(0, 1.5))
+    before(fleet, storm, chance)
     disk.power_off()
     fleet.kill_all()
     disk.off()
@@ -206,7 +254,18 @@ def _one(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random) -> list[
     for lock in (fleet.app / ".git").rglob("*.lock"):
         note(f"the person removes {lock.relative_to(fleet.base)}")
         lock.unlink()
-    return list(repositories(fleet, torn_worktrees=True))
+    for boot in fleet.state.glob("repos/*.ours/boot"):
+        boot.write_text("another boot")  # this machine has not lost its power: it is still the same one
+    return [*_torn(fleet.queue), *repositories(fleet, just_lost_power=True)]
+
+
+def _torn(queue: Path) -> Iterator[str]:
+    """Items that were admitted, and are not whole."""
+    for path in (p for phase in ("waiting", "open", "archive") for p in (queue / phase).rglob("item.json")):
+        try:
+            json.loads(path.read_bytes())
+        except ValueError as e:
+            yield f"{path.parent.name}/item.json: {e}"
 
 
 def rows(where: Path, quick: bool) -> list[Row]:

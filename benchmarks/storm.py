@@ -9,6 +9,7 @@ Exit 0: every item was archived once, with one merge each, and nothing is left o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checker import check
-from benchmarks.fleet import Fleet, Process, environment, git
+from benchmarks.fleet import Fleet, Process, git
 from benchmarks.tables import Row, note
 
 WORK = """\
@@ -34,6 +35,12 @@ printf %s {id} > {folder}/{id}.txt
 {more}
 {commit}
 """
+COMMITS = (
+    "git add -A; git commit -q -m 'work of {id}'",
+    "git -c core.fsync=none add -A; git -c core.fsync=none commit -q -m 'work of {id}'",
+    ":",
+)
+"""The second as an agent whose own configuration says so: nothing of it is on the disk."""
 FAILS_FIRST = "case $HARNESS_ATTEMPT in *.1) echo 'not yet'; exit 1;; esac"
 CONFLICTS = "mkdir -p shared; printf '%s\\n' {id} > shared/{k}.txt"
 """Written by many items at once: the second merge is refused, and its item runs again on what is there then."""
@@ -113,8 +120,12 @@ class Storm:
     durable_drops: bool = False
     """A person's drop is theirs to make durable; ours must not be lost to a power loss before it was taken."""
     expected: dict[str, str | None] = field(default_factory=dict)
+    alone: set[str] = field(default_factory=set)
+    """Items that no other one depends on: they may be cancelled."""
     cancelled: set[str] = field(default_factory=set)
     """Items that somebody wanted to cancel: they are over either way."""
+    told: set[str] = field(default_factory=set)
+    """Of those, of whom `harnessctl cancel` said that they are cancelled."""
     killed: Blows = field(init=False)
     stopped: Blows = field(init=False)
     expired: int = 0
@@ -129,7 +140,8 @@ class Storm:
     _slow: list[tuple[float, Path, bytes]] = field(default_factory=list)
     """(when, file, the rest of it) of drops that are being written."""
     _to_cancel: list[tuple[float, str]] = field(default_factory=list)
-    _commands: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _commands: list[tuple[subprocess.Popen[bytes], str]] = field(default_factory=list)
+    """And what each cancels, if it does."""
     _retry_at: float = 0.0
     _strike_at: float = 0.0
     _told_at: float = 0.0
@@ -161,8 +173,9 @@ class Storm:
                 self._strike_at = now + self._gap_s(finished) * self.random.uniform(0.5, 1.5)
             time.sleep(min(0.1, self.gap_s / 4))
         self._wake(float("inf"))
-        for command in self._commands:
+        for command, _ in self._commands:
             command.wait(60)
+        self._hear()
         self.note_events()
         return now - began
 
@@ -226,12 +239,7 @@ class Storm:
             size = self.random.choice((1, 1, 1, 5))
             if self.dropped < self.items:
                 size = min(size, self.items - self.dropped)
-            plan = [self._item(f"s{self.dropped + k}") for k in range(size)]
-            for k in range(1, size):
-                if self.random.random() < 0.5:
-                    plan[k]["depends_on"] = [plan[self.random.randrange(k)]["id"]]
-            name = f"drop{self.dropped}"
-            self.dropped += size
+            name, plan = self._plan(size)
             if self.people_too and self.random.random() < 0.15:
                 self._write_slowly(name, plan)
                 continue
@@ -239,6 +247,24 @@ class Storm:
             if self.people_too and self.commands and size == 1 and self.random.random() < 0.08:
                 delay_s = self.random.expovariate(1)
                 self._to_cancel.append((time.monotonic() + delay_s, str(plan[0]["id"])))
+
+    def batch(self, size: int) -> str:
+        """Drops so many items in one file now, beyond what is to be on the way. -> its name"""
+        name, plan = self._plan(size)
+        self.fleet.drop(name, plan, durable=self.durable_drops)
+        return name
+
+    def _plan(self, size: int) -> tuple[str, list[dict[str, object]]]:
+        """The next items, some of which depend on others. -> (name of a file for them, them)"""
+        name = f"drop{self.dropped}"
+        plan = [self._item(f"s{self.dropped + k}") for k in range(size)]
+        for k in range(1, size):
+            if self.random.random() < 0.5:
+                plan[k]["depends_on"] = [plan[self.random.randrange(k)]["id"]]
+        self.dropped += size
+        if size == 1:
+            self.alone.add(str(plan[0]["id"]))
+        return name, plan
 
     def _write_slowly(self, name: str, plan: list[dict[str, object]]) -> None:
         """In place, half of it now, the rest later: what is in between is not to be taken."""
@@ -259,7 +285,7 @@ class Storm:
             f"work/{len(self.expected) // 50}"  # git writes the tree of a folder anew with every file in it
         )
         self.expected[name] = f"{folder}/{name}.txt"
-        commit = self.random.choice((f"git add -A; git commit -q -m 'work of {name}'", ":"))
+        commit = self.random.choice(COMMITS).format(id=name)
         more = ":"
         luck = self.random.random() if self.people_too else 1.0
         if luck < 0.08 and self.commands:
@@ -283,24 +309,38 @@ class Storm:
         for when, name in [x for x in self._to_cancel if x[0] <= now]:
             self._to_cancel.remove((when, name))
             self.cancelled.add(name)
-            self._harnessctl("cancel", name)
+            self._harnessctl("cancel", name, cancels=name)
         if self.people_too and self.commands and now >= self._retry_at:
             self._retry_at = now + RETRY_S
             self._harnessctl("retry", "--state", "parked", "--yes")
-        self._commands = [c for c in self._commands if c.poll() is None]
+        self._hear()
 
-    def _harnessctl(self, verb: str, *args: str) -> None:
+    def _hear(self) -> None:
+        """What the commands that have ended said."""
+        self.told |= {name for command, name in self._commands if name and command.poll() == 0}
+        self._commands = [(command, name) for command, name in self._commands if command.returncode is None]
+
+    def cancel(self, name: str, timeout_s: float) -> bool:
+        """And wait for the answer. -> was it said to be cancelled?"""
+        self.cancelled.add(name)
+        command = self._harnessctl("cancel", name, cancels=name)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command.wait(timeout_s)
+        self._hear()
+        return name in self.told
+
+    def _harnessctl(self, verb: str, *args: str, cancels: str = "") -> subprocess.Popen[bytes]:
         self._count(verb)
-        self._commands.append(
-            subprocess.Popen(
-                [sys.executable, "-P", "-m", "harness", verb, *args, "--root", str(self.fleet.root)],
-                cwd=self.fleet.base,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+        command = subprocess.Popen(
+            [sys.executable, "-P", "-m", "harness", verb, *args, "--root", str(self.fleet.root)],
+            cwd=self.fleet.base,
+            env=self.fleet.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
+        self._commands.append((command, cancels))
+        return command
 
     def _count(self, what: str) -> None:
         self.people[what] = self.people.get(what, 0) + 1
@@ -388,7 +428,7 @@ def storm(
                 fleet.start(wait_for=0)
             fleet.until(lambda: published(fleet), 120, "everything is published")
             fleet.finish()
-            if wrong := check(fleet, it.expected, it.cancelled):
+            if wrong := check(fleet, it.expected, it.cancelled, it.told):
                 raise Wrong(wrong)
             note("counted: nothing is wrong; the folder is removed, which may take as long as the disk likes")
         except Exception as e:
