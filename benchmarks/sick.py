@@ -152,16 +152,17 @@ def main() -> int:
     if why := possible() or ("" if shutil.which("e2fsck") else "needs e2fsck"):
         print(f"skipped: {why}")
         return 0
-    failed = False
-    for kind in KINDS if options.kind == "all" else (options.kind,):
-        items, wrong = sick(options.dir, kind, rounds=options.rounds, seed=options.seed)
+    kinds = KINDS if options.kind == "all" else (options.kind,)
+    total, items = 0, 0
+    for kind in kinds:
+        dropped, wrong = sick(options.dir, kind, rounds=options.rounds, seed=options.seed)
         for line in wrong[:40]:
             print(line)
-        print(
-            f"a disk that was {kind} {options.rounds} times, {items} items (seed {options.seed}): {len(wrong)} violations"
-        )
-        failed = failed or bool(wrong)
-    return int(failed)
+        total, items = total + len(wrong), items + dropped
+    print(
+        f"a disk that was {', '.join(kinds)}, {options.rounds} times each, {items} items (seed {options.seed}): {total} violations"
+    )
+    return int(bool(total))
 
 
 if __name__ == "__main__":
