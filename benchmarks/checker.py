@@ -51,10 +51,13 @@ def check(
     expected: Mapping[str, str | None],
     cancelled: Collection[str] = (),
     told: Collection[str] = (),
+    *,
+    unsynced: bool = False,
 ) -> list[str]:
     """Everything that is wrong after everything is done and stopped. `expected`: id -> the file that its merge adds,
     None for an item without a commit. `cancelled`: ids that somebody tried to cancel; whether that came in time is what
-    the cells say, and everything else has to agree with them. `told`: those that were said to be cancelled."""
+    the cells say, and everything else has to agree with them. `told`: those that were said to be cancelled.
+    `unsynced`: power was lost, and agents' git does not fsync: see `repositories`."""
     wrong = [*_ends(fleet.ended), *_running(fleet), *_queue(fleet.queue)]
     items = list(_archived(fleet.queue, wrong))
     wrong += _once(items, expected)
@@ -63,7 +66,7 @@ def check(
     wrong += _lives(fleet.queue, items, cancelled)
     expected = {name: None if name in over else path for name, path in expected.items()}
     wrong += _line(fleet, items, expected)
-    wrong += repositories(fleet)
+    wrong += repositories(fleet, only_named=unsynced)
     wrong += _own_check(fleet)
     return wrong
 
@@ -225,13 +228,13 @@ def _line(fleet: Fleet, items: list[Archived], expected: Mapping[str, str | None
         yield "the person's main is not the hub's"
 
 
-def repositories(fleet: Fleet, *, just_lost_power: bool = False) -> Iterator[str]:
+def repositories(fleet: Fleet, *, only_named: bool = False) -> Iterator[str]:
     """`git fsck --strict`, and every commit that a cell or the target names can be read with all that it needs.
 
-    `just_lost_power`: what agents wrote since is torn, in the hub and in their worktrees; the next start mends both. Of the
-    hub only what is named has to be there until then.
+    `only_named`: of the hub only that. Right after a power loss what agents had not submitted may be torn, in the hub and in
+    their worktrees; and branches of attempts that were lost may stay so where an agent's git does not fsync.
     """
-    for repository in (fleet.app,) if just_lost_power else (fleet.hub, fleet.app):
+    for repository in (fleet.app,) if only_named else (fleet.hub, fleet.app):
         if not repository.is_dir():
             continue
         done = subprocess.run(  # noqa: PLW1510 - its exit code is a finding

@@ -1,6 +1,6 @@
 """Power loss in the middle of a run, for real: ext4 on a loop device, EXT4_IOC_SHUTDOWN without flushing, mount again.
 
-    ./scripts/power [--losses N] [--items N] [--seed S] [--fs ext4|xfs] [--control]    needs root, loop devices, mkfs.ext4
+    ./scripts/power [--losses N] [--items N] [--seed S] [--fs ext4|xfs] [--unsynced] [--control]    needs root, loop devices, mkfs.ext4
 
 Everything that was not fsynced is gone after the ioctl. The daemon is killed, the journal replayed, the repositories
 checked, the daemon started again, until the last loss is over and every item must be there once. `--control` runs
@@ -151,6 +151,7 @@ def losses(
     durability: str = "power",
     kind: str = "ext4",
     failpoint: str = "",
+    unsynced: bool = False,
 ) -> tuple[int, list[str]]:
     """-> (items, everything that was wrong after any loss or at the end). `items`: 0 for eight for each loss."""
     items = items or 8 * number
@@ -167,7 +168,13 @@ def losses(
             retry={"first_delay_s": 0.0, "max_delay_s": 1.0, "max_attempts": 900},
         )
         storm = Storm(
-            fleet, random.Random(seed + 1), items=items, kills=0, people_too=False, durable_drops=True
+            fleet,
+            random.Random(seed + 1),
+            items=items,
+            kills=0,
+            people_too=False,
+            durable_drops=True,
+            unsynced=unsynced,
         )
         os.sync()  # the person's repository and the config were there long ago
         try:
@@ -197,7 +204,7 @@ def _all(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random, number: 
     storm.note_events()
     note(f"lock files that were removed from the hub: {', '.join(storm.unlocked) or 'none'}")
     note(f"{len(storm.told)} of {len(storm.cancelled)} cancels were said to have been made before power went")
-    return check(fleet, storm.expected, storm.cancelled, storm.told)
+    return check(fleet, storm.expected, storm.cancelled, storm.told, unsynced=storm.unsynced)
 
 
 def _at_any_moment(_: Fleet, __: Storm, chance: random.Random) -> None:
@@ -254,9 +261,17 @@ def _one(
     for lock in (fleet.app / ".git").rglob("*.lock"):
         note(f"the person removes {lock.relative_to(fleet.base)}")
         lock.unlink()
+    _boot_anew(fleet)
+    return [*_torn(fleet.queue), *repositories(fleet, only_named=True)]
+
+
+def _boot_anew(fleet: Fleet) -> None:
+    """This machine has not lost its power: what is noted of its boot must be of another one."""
     for boot in fleet.state.glob("repos/*.ours/boot"):
-        boot.write_text("another boot")  # this machine has not lost its power: it is still the same one
-    return [*_torn(fleet.queue), *repositories(fleet, just_lost_power=True)]
+        boot.write_text("another boot")
+    for record in fleet.state.glob("repos/*.ours/slots/*.json"):
+        with contextlib.suppress(ValueError):  # torn
+            record.write_text(json.dumps(json.loads(record.read_bytes()) | {"boot": "another boot"}))
 
 
 def _torn(queue: Path) -> Iterator[str]:
@@ -304,6 +319,7 @@ def main() -> int:
     )
     parser.add_argument("--fs", choices=sorted(MKFS), default="ext4")
     parser.add_argument("--failpoint", default="", help="a mistake of harness.failpoints, in the daemon")
+    parser.add_argument("--unsynced", action="store_true", help="some agents' git does not fsync")
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="where the image is made")
     options = parser.parse_args()
     if why := possible(options.fs):
@@ -320,12 +336,13 @@ def main() -> int:
         durability=durability,
         kind=options.fs,
         failpoint=options.failpoint,
+        unsynced=options.unsynced,
     )
     for line in wrong[:40]:
         print(line)
     print(
-        f"{options.losses} power losses of {options.fs}, {items} items (seed {options.seed}), durability {durability}:"
-        f" {len(wrong)} violations"
+        f"{options.losses} power losses of {options.fs}, {items} items (seed {options.seed}), durability {durability}"
+        f"{', unsynced agents' if options.unsynced else ''}: {len(wrong)} violations"
     )
     return int(bool(wrong) != options.control)
 

@@ -102,6 +102,13 @@ PARTS = (
         r"\d+ power losses .*",
     ),
     Part(
+        "power-unsynced",
+        "the same, when some agents' git does not fsync: all that cells and the target name can be read",
+        (*PYTHON, "benchmarks.power", "--losses", "30", "--unsynced"),
+        ("--losses", "2"),
+        r"\d+ power losses .*",
+    ),
+    Part(
         "power-xfs",
         "the same on xfs",
         (*PYTHON, "benchmarks.power", "--losses", "10", "--fs", "xfs"),

@@ -37,10 +37,10 @@ printf %s {id} > {folder}/{id}.txt
 """
 COMMITS = (
     "git add -A; git commit -q -m 'work of {id}'",
-    "git -c core.fsync=none add -A; git -c core.fsync=none commit -q -m 'work of {id}'",
     ":",
 )
-"""The second as an agent whose own configuration says so: nothing of it is on the disk."""
+UNSYNCED = "git -c core.fsync=none add -A; git -c core.fsync=none commit -q -m 'work of {id}'"
+"""As an agent whose own configuration says so, or whose git is another program: nothing of it is on the disk."""
 FAILS_FIRST = "case $HARNESS_ATTEMPT in *.1) echo 'not yet'; exit 1;; esac"
 CONFLICTS = "mkdir -p shared; printf '%s\\n' {id} > shared/{k}.txt"
 """Written by many items at once: the second merge is refused, and its item runs again on what is there then."""
@@ -119,6 +119,8 @@ class Storm:
     """It ends when less is free on its disk."""
     durable_drops: bool = False
     """A person's drop is theirs to make durable; ours must not be lost to a power loss before it was taken."""
+    unsynced: bool = False
+    """Some agents' git does not fsync."""
     expected: dict[str, str | None] = field(default_factory=dict)
     alone: set[str] = field(default_factory=set)
     """Items that no other one depends on: they may be cancelled."""
@@ -285,7 +287,8 @@ class Storm:
             f"work/{len(self.expected) // 50}"  # git writes the tree of a folder anew with every file in it
         )
         self.expected[name] = f"{folder}/{name}.txt"
-        commit = self.random.choice(COMMITS).format(id=name)
+        commits = (UNSYNCED, *COMMITS) if self.unsynced else COMMITS
+        commit = self.random.choice(commits).format(id=name)
         more = ":"
         luck = self.random.random() if self.people_too else 1.0
         if luck < 0.08 and self.commands:

@@ -35,9 +35,13 @@ else:
             if frozen:
                 own |= {"__hash__": _hash, "__setattr__": _setattr, "__delattr__": _delattr}
                 own |= {"__getstate__": _getstate, "__setstate__": _setstate} if slots else {}
-            for name, value in own.items():
-                if name not in made.__dict__:
-                    setattr(made, name, value)
+            given = made.__dict__.keys() & own.keys()
+            if made.__dict__.get("__hash__", 0) is None and "__eq__" in given:
+                given -= {"__hash__"}  # by Python, for a class with an __eq__ of its own
+            for name in own.keys() - given:
+                setattr(made, name, own[name])
+            if any("InitVar" in str(f.type) for f in made.__dataclass_fields__.values()):
+                raise TypeError(f"{made.__qualname__} has an InitVar: it needs the library's dataclass")
             return made
 
         return decorate

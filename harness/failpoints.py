@@ -51,6 +51,12 @@ def _no_sync_of_the_hub() -> None:
     Repo.sync = _nothing  # type: ignore[method-assign, assignment]
 
 
+def _leaves_torn_objects() -> None:
+    from harness.hub import torn
+
+    torn.mend = lambda repo: 0
+
+
 def _link_overwrites() -> None:
     real = Disk.do_link
 
@@ -128,6 +134,7 @@ NAMES: dict[str, tuple[Callable[[], None], str, str]] = {
     "no-fsync-of-data": (_no_fsync_of_data, "power", "a cell is linked before its data is durable"),
     "no-syncfs": (_no_syncfs, "power", "a batch is decided before its items are durable"),
     "no-sync-of-the-hub": (_no_sync_of_the_hub, "power", "cells name commits that are not durable"),
+    "leaves-torn-objects": (_leaves_torn_objects, "power", "git builds on what a power loss tore"),
     "link-overwrites": (_link_overwrites, "storm", "a cell is not write-once"),
     "takes-by-copying": (_takes_by_copying, "storm", "a drop is admitted and stays"),
     "takes-half-written-drops": (_takes_half_written_drops, "storm", "no quiet window, no lease"),

@@ -317,5 +317,13 @@ def settings_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def transaction(lines: Iterable[str]) -> bytes:
-    """Lines for `git update-ref --stdin`: all or nothing, and never through a symbolic ref that an agent planted."""
-    return "".join(f"option no-deref\n{line}\n" for line in lines).encode()
+    """Lines for `git update-ref --stdin`: all or nothing, and never through a symbolic ref that an agent planted.
+
+    Raises ValueError for a line that is two: what is in a name must not become a command.
+    """
+    text = ""
+    for line in lines:
+        if not line.isprintable():
+            raise ValueError(f"not one line: {line!r}")
+        text += f"option no-deref\n{line}\n"
+    return text.encode()

@@ -7,12 +7,20 @@ ever *proposes*: every change goes through `git update-ref` with the old value, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.dataclass import dataclass
 
+_NOT_IN_NAME = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|\Z)|[./]\Z")
+"""What git-check-ref-format(1) refuses, below refs/."""
+_LONGEST = 4096
+DEEPEST = 40
+"""Folders below one another in which refs are looked for."""
 _SHA = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 _PACKED = re.compile(rb"^([0-9a-f]{40,64}) ([^\n]+)$", re.MULTILINE)
 
@@ -20,6 +28,29 @@ _PACKED = re.compile(rb"^([0-9a-f]{40,64}) ([^\n]+)$", re.MULTILINE)
 def is_sha(text: str) -> bool:
     """A whole object name, as git prints it."""
     return _SHA.match(text.encode("ascii", "replace")) is not None
+
+
+def is_name(name: str) -> bool:
+    """May this be the name of a ref? The name of a file may hold anything, a line break and commands for git included."""
+    return name.startswith("refs/") and name.isprintable() and _NOT_IN_NAME.search(name) is None
+
+
+def read_file(path: Path) -> bytes | None:
+    """A small file of git's that an agent may have replaced by anything. None: it is none, or too large to be one."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (
+        OSError,
+        ValueError,
+    ):  # ENOENT; EISDIR and ENOTDIR: a folder of refs is no ref; a name that cannot be one
+        return None
+    try:
+        raw = os.read(fd, _LONGEST + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return raw if raw is not None and len(raw) <= _LONGEST else None
 
 
 def zero(sha: str) -> str:
@@ -45,35 +76,42 @@ class Refs:
             packed = self._packed().get(name) if self._maybe_packed(name) else None
             if packed is not None:
                 return packed
-            if not (self.repository / name).exists():
+            if not is_name(name) or not os.path.lexists(self.repository / name):
                 return None
         return None
 
     def symbolic(self, name: str) -> bool:
         """Whether the ref is a symbolic one."""
-        try:
-            return (self.repository / name).read_bytes().startswith(b"ref:")
-        except OSError:
-            return False
+        return is_name(name) and (read_file(self.repository / name) or b"").startswith(b"ref:")
 
     def below(self, prefix: str) -> dict[str, str]:
         """All refs whose name starts with `prefix` + ``/``: name -> object. Symbolic ones are left out."""
-        found = {n: s for n, s in self._packed().items() if n.startswith(prefix + "/")}
-        base = os.fsencode(self.repository)
-        for folder, _, files in os.walk(os.path.join(base, os.fsencode(prefix))):
-            for file in files:
-                name = os.fsdecode(os.path.relpath(os.path.join(folder, file), base))
-                sha = None if name.endswith(".lock") else self._loose(name)[1]
-                if sha is not None:
-                    found[name] = sha
+        found = {n: s for n, s in self._packed().items() if n.startswith(prefix + "/") and is_name(n)}
+        for name in self._files(prefix):
+            sha = self._loose(name)[1] if is_name(name) else None
+            if sha is not None:
+                found[name] = sha
         return found
+
+    def _files(self, prefix: str) -> Iterator[str]:
+        """Loose refs, by the names of their files; links are not followed."""
+        folders = [prefix]
+        while folders:
+            folder = folders.pop()
+            with contextlib.suppress(OSError), os.scandir(self.repository / folder) as entries:
+                for entry in entries:
+                    name = f"{folder}/{entry.name}"
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield name
+                    elif name.count("/") < DEEPEST:
+                        folders.append(name)
 
     def _loose(self, name: str) -> tuple[bool, str | None]:
         """-> (there is such a file, the object it names)."""
-        try:
-            raw = (self.repository / name).read_bytes().strip()
-        except OSError:  # ENOENT; EISDIR and ENOTDIR: a folder of refs is no ref
+        raw = read_file(self.repository / name) if is_name(name) else None
+        if raw is None:
             return False, None
+        raw = raw.strip()
         return True, raw.decode() if _SHA.match(raw) else None
 
     def _maybe_packed(self, name: str) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from harness.dataclass import dataclass
 from harness.hub.git import Tree
-from harness.hub.refs import is_sha
+from harness.hub.refs import is_name, is_sha, read_file
 from harness.hub.repo import Repo
 from harness.procs import boot_id
 
@@ -127,13 +127,10 @@ class Head:
 
 def head_of(repo: Repo, admin: Path) -> Head:
     """Reads HEAD as a file: a symbolic one is followed once, and never through a planted symbolic branch."""
-    try:
-        text = (admin / "HEAD").read_text(errors="surrogateescape").strip()
-    except OSError:
-        return Head(branch=None, sha=None)
+    text = (read_file(admin / "HEAD") or b"").decode(errors="surrogateescape").strip()
     if text.startswith("ref:"):
         name = text[4:].strip()
-        if not name.startswith("refs/heads/") or ".." in name:
+        if not name.startswith("refs/heads/") or not is_name(name):
             return Head(branch=None, sha=None)
         return Head(branch=name, sha=repo.refs.read(name))
     return Head(branch=None, sha=text if is_sha(text) else None)
@@ -155,16 +152,21 @@ def fault(tree: Tree) -> str | None:
     }
     for file, contents in expected.items():
         try:
-            if file.is_symlink():
-                return f"{file.name} was replaced by a link"
-            if file.read_text(errors="replace") != contents:
-                return f"{file.name} was changed"
+            mode = file.lstat().st_mode
         except FileNotFoundError:
             return f"{file.name} is missing"
-        except IsADirectoryError:
-            return f"{file.name} was replaced by a folder"
         except OSError:
             return f"{file.name} was changed"
+        if stat.S_ISLNK(mode):
+            return f"{file.name} was replaced by a link"
+        if stat.S_ISDIR(mode):
+            return f"{file.name} was replaced by a folder"
+        if read_file(file) != contents.encode("utf-8", "surrogateescape"):
+            return f"{file.name} was changed"
+    for name in ("HEAD", "index", "logs/HEAD"):  # git waits for ever for whoever writes into a pipe
+        with contextlib.suppress(OSError):
+            if not stat.S_ISREG((tree.admin / name).stat().st_mode):
+                return f"{name} was replaced by what is no file"
     return None
 
 
@@ -191,8 +193,9 @@ def scrub(admin: Path) -> None:
     for name in LEFT_BEHIND:
         with contextlib.suppress(OSError):
             (admin / name).unlink()
-    with contextlib.suppress(OSError):
-        (admin / "logs" / "HEAD").unlink()
+    logs = admin / "logs"
+    with contextlib.suppress(OSError):  # a link would lead to the file of another repository
+        (logs if logs.is_symlink() else logs / "HEAD").unlink()
     for entry in os.scandir(admin):
         if entry.name.endswith(".lock") and not entry.is_dir(follow_symlinks=False):
             with contextlib.suppress(OSError):

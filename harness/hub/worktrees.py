@@ -190,11 +190,15 @@ def _free_branch(repo: Repo, uid: str, n: int) -> None:
         lines.append(f"delete {name}")
     if lines:
         repo.change_refs(lines)
+    if os.path.lexists(repo.path / name):  # files that are no refs, and would stand in the way of one
+        remove_all(repo, [repo.path / name])
 
 
 def _point_head(tree: Tree, contents: str) -> None:
     draft = tree.admin / "HEAD.new"
-    draft.write_text(contents)
+    draft.unlink(missing_ok=True)  # a link, if an agent made one: not to be written through
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w") as file:
+        file.write(contents)
     os.replace(draft, tree.admin / "HEAD")
 
 

@@ -20,6 +20,8 @@ WINDOW = 64
 SHARDS = 8
 GENERATION = 512
 """Hints in one generation of one band, by the adder's own count."""
+SETTLED_NS = 2 * 10**9
+"""A folder that changed later than that may change again within one tick of the file system's clock."""
 BANDS = tuple(str(b) for b in range(10))
 
 
@@ -38,6 +40,8 @@ class Hints:
         self._count: dict[int, int] = {}
         self._generation: dict[int, int] = {}
         self._last = 0
+        self._listed: dict[str, tuple[int, list[str]]] = {}
+        """band -> (when its folder changed last, the generations that were in it); a cache."""
 
     def add(self, uid: str, band: int, ahead: int = 0) -> None:
         """Create a hint; replaces one that this process made in another place.
@@ -82,7 +86,7 @@ class Hints:
     def find(self, limit: int = WINDOW) -> Iterator[str]:
         """Uids that are probably claimable, best first: bands in order, old generations first, the own shard first."""
         for band in BANDS:
-            for generation in sorted(_names(f"{self._base}/{band}")):
+            for generation in self._generations(band):
                 base = f"{self._base}/{band}/{generation}"
                 shards = sorted(_names(base))
                 for k in range(len(shards)):
@@ -92,6 +96,21 @@ class Hints:
                         if uid:
                             self._where[uid] = f"{folder}/{name}"
                             yield uid
+
+    def _generations(self, band: str) -> list[str]:
+        """Oldest first. A million hints are in two thousand folders, which change once for 512 hints."""
+        folder = f"{self._base}/{band}"
+        try:
+            changed = os.stat(folder).st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        known = self._listed.get(band)
+        if known and known[0] == changed:
+            return known[1]
+        names = sorted(_names(folder))
+        if time.time_ns() - changed > SETTLED_NS:
+            self._listed[band] = (changed, names)
+        return names
 
     def all(self) -> dict[str, list[tuple[int, str]]]:
         """uid -> [(band, path)] of every hint there is; for the sweep."""

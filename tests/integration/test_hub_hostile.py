@@ -261,3 +261,58 @@ def test_a_worktree_full_of_locks_and_switched_branches_is_ready_for_the_next(
     third = hub.prepare("agent-2", "z-1", 1, hub.target())
     commit(third.path, "c", "c")
     commit(second.path, "c", "c")
+
+
+def test_the_name_of_a_file_is_no_command_for_git(at: Desk, hub: Hub, tree: Worktree) -> None:
+    """An agent may write below the branches of its own item."""
+    before = hub.target()
+    (tree.path / "evil").write_text("x")
+    git(tree.path, "add", "-A")
+    git(tree.path, "commit", "-q", "-m", "evil")
+    evil = git(tree.path, "rev-parse", "HEAD")
+    own = hub.path / "refs/heads/harness/x-1"
+    planted = own / f"2/x\nupdate refs/heads/main {evil}\ncreate refs/heads/harness/x-1/zz"
+    planted.parent.mkdir(parents=True)
+    planted.write_text(f"{evil}\n")
+    hub.salvage(tree, "x-1", 1)
+    second = at.open().prepare("agent-1", "x-1", 2, before)
+    assert hub.target() == before
+    assert git(second.path, "rev-parse", "HEAD") == before
+    assert git(hub.path, "for-each-ref", "refs/heads/harness/x-1/zz") == ""
+
+
+def test_links_in_the_admin_directory_lead_to_no_file_of_anybody_else(
+    at: Desk, hub: Hub, tree: Worktree, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    (precious / "logs").mkdir(parents=True)
+    for name in ("HEAD", "draft"):
+        (precious / name).write_text("precious")
+    admin = hub.path / "worktrees" / tree.admin
+    (admin / "HEAD.new").symlink_to(precious / "draft")
+    for log in (admin / "logs").glob("*"):
+        log.unlink()
+    (admin / "logs").rmdir()
+    (admin / "logs").symlink_to(precious)
+    at.open().prepare("agent-1", "x-1", 2, hub.target())
+    assert {p.name: p.read_text() for p in precious.iterdir() if p.is_file()} == {
+        "HEAD": "precious",
+        "draft": "precious",
+    }
+
+
+@pytest.mark.parametrize("what", ["a fifo", "a NUL", "a name that is too long", "a folder"])
+def test_a_head_that_is_none_holds_nobody_up(at: Desk, hub: Hub, tree: Worktree, what: str) -> None:
+    head = hub.path / "worktrees" / tree.admin / "HEAD"
+    head.unlink()
+    match what:
+        case "a fifo":
+            os.mkfifo(head)
+        case "a NUL":
+            head.write_text("ref: refs/heads/a\0b\n")
+        case "a name that is too long":
+            head.write_text(f"ref: refs/heads/{'x' * 3000}\n")
+        case _:
+            head.mkdir()
+    second = at.open().prepare("agent-1", "x-1", 2, hub.target())
+    assert git(second.path, "rev-parse", "HEAD") == hub.target()

@@ -165,3 +165,24 @@ def test_no_init_is_compiled_before_there_is_an_instance() -> None:
     assert fresh.__init__.__code__.co_varnames[:3] == ("self", "args", "values")
     fresh(1)
     assert fresh.__init__.__code__.co_varnames[:3] == ("self", "x", "names")
+
+
+@pytest.mark.parametrize("decorate", [dataclass, dataclasses.dataclass])
+def test_a_frozen_class_with_an_equality_of_its_own_has_a_hash(decorate: Decorate) -> None:
+    class Near:  # noqa: PLW1641 - that it gets one is what is tested
+        x: int
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, type(self)) and abs(self.x - other.x) < 2
+
+    near = decorate(frozen=True)(Near)
+    assert near(1) == near(2)
+    assert hash(near(1)) == hash(near(1))
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    with pytest.raises(TypeError, match="library's dataclass"):
+
+        @dataclass()
+        class Refused:
+            x: dataclasses.InitVar[int]

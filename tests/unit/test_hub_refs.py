@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
+import pytest
+
+from harness.hub.git import transaction
 from harness.hub.refs import Refs, is_sha, zero
 
 A, B = "a" * 40, "b" * 40
@@ -73,3 +78,61 @@ def test_names_of_objects_have_the_length_of_their_hash() -> None:
     assert not is_sha("a" * 41)
     assert not is_sha("g" * 40)
     assert zero("c" * 64) == "0" * 64
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x\nupdate refs/heads/main " + A,
+        "a b",
+        "a\x7f",
+        "a~1",
+        "a^",
+        "a:b",
+        "a?",
+        "a*",
+        "a[",
+        "a\\b",
+        "a..b",
+        "a@{1}",
+        ".a",
+        "a.lock",
+        "a.lock/b",
+        "a.",
+        "\u2028",
+    ],
+)
+def test_a_file_whose_name_git_refuses_is_no_ref(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "refs/heads" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(A)
+    seen = Refs(repository=tmp_path)
+    assert seen.below("refs") == {}
+    assert seen.read(f"refs/heads/{name}") is None
+    git_says = subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False).returncode
+    assert git_says or name == "\u2028"  # to git it is a letter
+
+
+def test_what_is_no_small_file_is_no_ref_and_holds_nobody_up(tmp_path: Path) -> None:
+    heads = tmp_path / "refs/heads"
+    heads.mkdir(parents=True)
+    os.mkfifo(heads / "fifo")
+    with (heads / "huge").open("wb") as file:
+        file.truncate(1 << 40)
+    (heads / "link").symlink_to("/dev/zero")
+    (heads / "good").write_text(A)
+    deep = heads
+    for _ in range(300):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    seen = Refs(repository=tmp_path)
+    assert seen.below("refs/heads") == {"refs/heads/good": A}
+    for name in ("fifo", "huge", "link", "nul\0", "x" * 5000):
+        assert seen.read(f"refs/heads/{name}") is None
+        assert not seen.symbolic(f"refs/heads/{name}")
+
+
+def test_a_line_for_git_that_is_two_is_refused() -> None:
+    assert transaction([f"update refs/heads/a {A}"]) == f"option no-deref\nupdate refs/heads/a {A}\n".encode()
+    with pytest.raises(ValueError, match="not one line"):
+        transaction([f"delete refs/heads/a\nupdate refs/heads/main {A}"])

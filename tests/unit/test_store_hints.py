@@ -83,6 +83,36 @@ def test_a_new_generation_is_opened_by_count_and_the_empty_old_one_removed(
     assert os.listdir(band) == ["00000001"]
 
 
+def test_generations_are_listed_again_only_when_there_may_be_another_one(
+    hints: Hints, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints.add("a", 5)
+    band = layout.queue / "ready/5"
+    reader = Hints(layout)
+    listed = []
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: (listed.append(str(path)), real(path))[1])
+
+    def look() -> tuple[set[str], int]:
+        """-> (what is found, how often the generations were listed for it)"""
+        listed.clear()
+        return set(reader.find()), listed.count(str(band))
+
+    assert [look(), look()] == [({"a"}, 1), ({"a"}, 1)]  # it may change again in the same moment
+    os.utime(band, (1e9, 1e9))
+    assert [look(), look()] == [({"a"}, 1), ({"a"}, 0)]
+    hints.add("b", 5)
+    assert look() == ({"a", "b"}, 0)
+    for _ in range(GENERATION):
+        hints.add("c", 5)
+    assert (band / "00000001").is_dir()
+    assert look() == ({"a", "b", "c"}, 1)
+    hints.remove("a")
+    hints.remove("b")
+    hints.tidy()
+    assert look() == ({"c"}, 1)
+
+
 def test_each_process_looks_into_its_own_shard_first(hints: Hints, layout: Layout) -> None:
     for k in range(WINDOW * 4):
         hints.add(f"u-{k}", 5)
