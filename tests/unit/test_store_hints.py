@@ -89,9 +89,14 @@ def test_generations_are_listed_again_only_when_there_may_be_another_one(
     hints.add("a", 5)
     band = layout.queue / "ready/5"
     reader = Hints(layout)
-    listed = []
+    listed: list[str] = []
     real = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: (listed.append(str(path)), real(path))[1])
+
+    def listdir(path: str) -> list[str]:
+        listed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
 
     def look() -> tuple[set[str], int]:
         """-> (what is found, how often the generations were listed for it)"""
