@@ -108,8 +108,8 @@ class Hub:
         self.repo.sync()
 
     def mend(self) -> int:
-        """What a power loss tore, once in each boot: to be called before anything works in the hub. -> objects removed.
-        Raises GitError, TryAgainError, OSError."""
+        """Removes the objects that a power loss tore, once in each boot, before anything works in the hub. -> how many.
+        Raises OSError."""
         return torn.mend(self.repo)
 
     def sweep(self, emit: Emit) -> None:

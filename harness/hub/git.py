@@ -64,6 +64,7 @@ _PASSED_UPSTREAM = re.compile(
     r"HOME|USER|LOGNAME|LANG|XDG_\w+|SSH_\w+|GIT_SSH\w*|GIT_SSL_\w+|GIT_PROXY_\w+|GIT_ASKPASS|GIT_CONFIG_(GLOBAL|SYSTEM|NOSYSTEM)"
     r"|GIT_TRACE\w*|(http|https|ftp|all|no)_proxy|(HTTP|HTTPS|ALL|NO)_PROXY|SSL_CERT_\w+|CURL_CA_BUNDLE|KRB5\w*|GNUPGHOME|DBUS_SESSION_BUS_ADDRESS"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LEFT_OUT = re.compile(rb"^warning: could not open directory '", re.MULTILINE)
 """`git status` and `git add` go on without what is in it, and succeed."""
 _PASSES = re.compile(
@@ -323,7 +324,7 @@ def transaction(lines: Iterable[str]) -> bytes:
     """
     text = ""
     for line in lines:
-        if not line.isprintable():
+        if _CONTROL.search(line):
             raise ValueError(f"not one line: {line!r}")
         text += f"option no-deref\n{line}\n"
-    return text.encode()
+    return os.fsencode(text)

@@ -32,17 +32,14 @@ def is_sha(text: str) -> bool:
 
 def is_name(name: str) -> bool:
     """May this be the name of a ref? The name of a file may hold anything, a line break and commands for git included."""
-    return name.startswith("refs/") and name.isprintable() and _NOT_IN_NAME.search(name) is None
+    return name.startswith("refs/") and _NOT_IN_NAME.search(name) is None
 
 
 def read_file(path: Path) -> bytes | None:
     """A small file of git's that an agent may have replaced by anything. None: it is none, or too large to be one."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (
-        OSError,
-        ValueError,
-    ):  # ENOENT; EISDIR and ENOTDIR: a folder of refs is no ref; a name that cannot be one
+    except (OSError, ValueError):  # none, a folder, a name that cannot be one
         return None
     try:
         raw = os.read(fd, _LONGEST + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else None

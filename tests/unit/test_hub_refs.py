@@ -99,7 +99,6 @@ def test_names_of_objects_have_the_length_of_their_hash() -> None:
         "a.lock",
         "a.lock/b",
         "a.",
-        "\u2028",
     ],
 )
 def test_a_file_whose_name_git_refuses_is_no_ref(tmp_path: Path, name: str) -> None:
@@ -109,8 +108,17 @@ def test_a_file_whose_name_git_refuses_is_no_ref(tmp_path: Path, name: str) -> N
     seen = Refs(repository=tmp_path)
     assert seen.below("refs") == {}
     assert seen.read(f"refs/heads/{name}") is None
-    git_says = subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False).returncode
-    assert git_says or name == "\u2028"  # to git it is a letter
+    assert subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False).returncode
+
+
+@pytest.mark.parametrize("name", ["\u2028", "a\u00a0b", "\udcff", "-x", "@", "ä"])
+def test_a_strange_name_that_git_accepts_is_one(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "refs/heads" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(A)
+    assert Refs(repository=tmp_path).below("refs") == {f"refs/heads/{name}": A}
+    assert not subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False).returncode
+    assert os.fsencode(name) in transaction([f"delete refs/heads/{name}"])
 
 
 def test_what_is_no_small_file_is_no_ref_and_holds_nobody_up(tmp_path: Path) -> None:
