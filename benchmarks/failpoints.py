@@ -81,8 +81,10 @@ def by_power(name: str, where: Path) -> str:
         text=True,
         check=False,
     )
-    said = [x.strip() for x in (done.stdout + done.stderr).splitlines() if x.strip()]
-    return (said[-1] if said else "?") if done.returncode else ""
+    if not done.returncode:
+        return ""
+    said = [x.strip() for x in (done.stdout or done.stderr).splitlines() if x.strip()]
+    return said[0] if said else f"exit {done.returncode}"
 
 
 def _shown(said: str, where: Path) -> str:
