@@ -184,7 +184,7 @@ class Projects:
             durable=config.durability is Durability.POWER,
             emit=events.emit,
         )
-        hub.mend()  # no worker of this boot has started yet
+        hub.mend()  # before this coordinator starts a worker
         return hub
 
     # ---- in a thread, with a hub and a stream of its own ---------------------------------------------------------

@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.atomicfs import replace_file
 from harness.dataclass import dataclass
 from harness.hub.repo import Repo
 from harness.logs import Event
@@ -60,9 +61,7 @@ def mend(repo: Repo) -> int:
     removed = sum(_remove_torn(repo.path / "objects"))
     if removed:
         repo.emit(Event.TORN_OBJECTS_REMOVED, project=repo.project.name, number=removed)
-    draft = mark.with_suffix(".new")
-    draft.write_text(now)
-    os.replace(draft, mark)
+    replace_file(mark, now.encode(), durable=False)
     return removed
 
 

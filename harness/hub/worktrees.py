@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from harness.atomicfs import replace_file
 from harness.dataclass import dataclass
 from harness.errors import GitError
 from harness.hub.clearing import discard, doomed, locked, move_aside, remove_all, remove_ignored
@@ -195,11 +196,7 @@ def _free_branch(repo: Repo, uid: str, n: int) -> None:
 
 
 def _point_head(tree: Tree, contents: str) -> None:
-    draft = tree.admin / "HEAD.new"
-    draft.unlink(missing_ok=True)  # a link, if an agent made one: not to be written through
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w") as file:
-        file.write(contents)
-    os.replace(draft, tree.admin / "HEAD")
+    replace_file(tree.admin / "HEAD", contents.encode(), durable=False, mode=0o644)
 
 
 def scratch(repo: Repo, slot: str, sha: str) -> Path:

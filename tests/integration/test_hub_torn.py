@@ -29,11 +29,11 @@ def hub(at: Desk) -> Hub:
     return hub
 
 
-def worked(hub: Hub, n: int = 1, text: str = "work") -> Path:
+def worked(hub: Hub, n: int = 1) -> Path:
     """An agent's commit in its worktree, written as after `core.fsync=none`. -> the worktree"""
     tree = hub.prepare("agent-1", "x-1", n, hub.target()).path
     (tree / "folder").mkdir()
-    (tree / "folder" / "file").write_text(f"{text}\n")
+    (tree / "folder" / "file").write_text("work\n")
     git(tree, "add", "-A")
     git(tree, "commit", "-q", "-m", "work")
     return tree
