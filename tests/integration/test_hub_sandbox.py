@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,11 @@ def jailed(hub: Hub, tree: Worktree, containment: Containment, script: str) -> E
         cwd=tree.path,
         env={"PATH": os.environ["PATH"], "HOME": str(tree.path), **AGENT},
         timeout_s=60.0,
-        jail=Jail(mark=f"{tree.uid}.{tree.n}", policy=Policy(write=hub.policy(tree, tree.uid, tree.n))),
+        # A mark of its own for each: tests run at the same time, and the one that ends removes what bears it.
+        jail=Jail(
+            mark=f"{tree.uid}-{uuid.uuid4().hex[:10]}.{tree.n}",
+            policy=Policy(write=hub.policy(tree, tree.uid, tree.n)),
+        ),
     )
     return Runner(clock=SystemClock(), containment=containment).run(command)
 
