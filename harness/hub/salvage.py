@@ -208,13 +208,22 @@ def _drop_stash(repo: Repo, sha: str) -> None:
     if there != sha:
         return  # somebody stashed in between; the next look finds it at its new place
     repo.git("reflog", "delete", "--updateref", "--rewrite", dropped)
+    if any(
+        line.split(b" ")[1].decode() == sha for line in _log_of_stash(repo)
+    ):  # git says 0 when it cannot read the log
+        raise GitError("a stash that was saved could not be dropped", where=repo.path)
 
 
 def _forget_last_stash(repo: Repo, saved: set[str]) -> None:
     """`reflog delete` of the last entry leaves the ref; `git stash list` would be empty and `pop` still find it."""
     tip = repo.refs.read("refs/stash")
-    if tip in saved and not _log_of_stash(repo):
-        repo.git("update-ref", "-d", "refs/stash", tip, ok=(0, 1, 128))  # not if somebody stashed meanwhile
+    if tip not in saved or _log_of_stash(repo):
+        return
+    try:
+        repo.git("update-ref", "-d", "refs/stash", tip)
+    except GitCommandError:
+        if repo.refs.read("refs/stash") == tip:  # else somebody stashed meanwhile
+            raise
 
 
 def _log_of_stash(repo: Repo) -> list[bytes]:

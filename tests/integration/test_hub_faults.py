@@ -7,6 +7,7 @@ The fault is put into one call of one git command by strace(1). By default a sam
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -21,7 +22,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.hub import Hub
 from harness.layout import Layout
-from harness.runner import Command, Ended, Runner
+from harness.runner import Command, Ended, EndReason, Runner
 from tests.hubs import Desk, desk, git, person
 from tests.integration import test_hub_crash as crash
 
@@ -154,3 +155,48 @@ def test_a_fault_in_git_is_said_and_the_same_call_completes_later(
     assert not wrong, "\n".join([f"{len(wrong)} of {len(chosen)} (seed {seed})", *wrong[:40]])
     if ALL:
         assert felt > len(chosen) / 20, "strace puts the faults where nothing happens"
+
+
+@dataclass
+class Named:
+    """A runner that puts a fault into the first git command with these words; without one it does nothing, and says 0."""
+
+    runner: Runner
+    words: tuple[str, ...]
+    inject: str
+    felt: bool = False
+
+    def run(self, command: Command, /) -> Ended:
+        if not self.felt and command.argv[0] == "git" and set(self.words) <= set(command.argv):
+            self.felt = True
+            if not self.inject:
+                return Ended(reason=EndReason.EXITED, exit_code=0)
+            command = replace(command, argv=(*traced(self.inject), *command.argv))
+        return self.runner.run(command)
+
+
+@pytest.mark.parametrize(
+    ("words", "inject"),
+    [
+        (("reflog", "delete"), ""),  # as when git cannot open the log: it says nothing, and 0
+        (("reflog", "delete"), "inject=unlink:error=EIO:when=1"),  # its lock stays
+        (("update-ref", "-d"), "inject=unlink:error=EIO:when=2"),
+    ],
+)
+def test_a_saved_stash_that_git_did_not_drop_is_dropped_by_the_next_call(
+    layout: Layout, tmp_path: Path, words: tuple[str, ...], inject: str
+) -> None:
+    it = ACTS["a messy worktree, reused"]
+    up = person(tmp_path / "up")
+    it.arrange(desk(layout, up).open())
+    at = desk(layout, up)
+    hub = at.open()
+    faulty = Named(at.probe.runner, words, inject)
+    at.probe.runner = faulty  # type: ignore[assignment]
+    with contextlib.suppress(HarnessError):
+        it.act(hub)
+    assert faulty.felt
+    hub = desk(layout, up).open()
+    it.act(hub)
+    it.check(hub)
+    assert git(hub.path, "rev-parse", "-q", "--verify", "refs/stash", ok=(0, 1)) == ""
