@@ -109,8 +109,10 @@ def running(
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        # Once it was waited for, its number is free as soon as its group is empty. Whoever bears it then is not ours.
+        if process.returncode is None or not Path(f"/proc/{process.pid}").exists():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import procs
 from harness.clock import SystemClock
 from harness.containment import Containment
 from harness.procs import ProcessId
@@ -83,4 +84,4 @@ def test_everything_ends_when_the_leash_itself_is_killed(tmp_path: Path) -> None
             os.kill(leash, signal.SIGKILL)
             assert command.wait(10)
         finally:
-            os.killpg(leash, signal.SIGKILL)
+            procs.signal(command, signal.SIGKILL)
