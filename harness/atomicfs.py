@@ -11,6 +11,7 @@ import fcntl
 import functools
 import os
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -122,6 +123,9 @@ def locked_by_other(fd: int) -> bool:
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
+POLL_S = 0.01
+
+
 class FileLock:
     """A kernel lock on a file that stays in its place: freed by the kernel when its holder is gone, however it went.
 
@@ -147,6 +151,15 @@ class FileLock:
             if self._in_place():
                 return True
             self.close()  # the file was removed or replaced between open and lock: that one locks nothing
+
+    def lock(self, patience_s: float) -> bool:
+        """As `try_lock`, asked again and again for `patience_s`. For locks that are held for moments."""
+        deadline = time.monotonic() + patience_s
+        while not self.try_lock():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
 
     def _in_place(self) -> bool:
         try:

@@ -2,12 +2,13 @@
 
 Priority (0 first) is the band; a boost replaces it; every `AGEING_S` of waiting moves an item one band forward, so that
 nothing starves. Inside a band the item with the longest chain of dependants comes first, then the older one. Items whose
-`files` overlap are not started together; backoff, pause and overlap withhold the hint.
+`files` overlap are not started together; backoff, pause, overlap and limits of credentials withhold the hint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from pathlib import PurePosixPath
 
 from harness.dataclass import dataclass
@@ -30,6 +31,20 @@ class Ready:
     chain: int = 0
     """Length of the longest chain of items that wait for it."""
     files: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    """Any of them may run it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limited:
+    """What limits of credentials say of agents."""
+
+    stopped: frozenset[str] = frozenset()
+    """Agents that may not start."""
+    trying: Mapping[str, str] = field(default_factory=dict)
+    """Agent -> its credential, whose limit may be over: one item alone tries it."""
+    for_good: Mapping[str, str] = field(default_factory=dict)
+    """Agents that do not start until a person has helped -> their credential."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +70,11 @@ def wishes(
     boosts: Mapping[str, int],
     paused: frozenset[str],
     now: float,
+    limited: Limited | None = None,
 ) -> dict[str, Wish]:
     """uid -> the hint it should have; who is missing should have none. `paused`: projects whose items wait."""
+    limited = limited or Limited()
+    tried: set[str] = set()
     taken: dict[str, list[tuple[str, ...]]] = {}
     for other in busy:
         if other.files:
@@ -66,6 +84,8 @@ def wishes(
     for item in order:
         if item.project in paused or now < item.not_before:
             continue
+        if not _may_start(item, limited, tried):
+            continue
         if item.files:
             others = taken.setdefault(item.project, [])
             if any(overlap(item.files, files) for files in others):
@@ -73,6 +93,21 @@ def wishes(
             others.append(item.files)
         out[item.uid] = Wish(band=band_of(item, boosts, now), chain=item.chain)
     return out
+
+
+def _may_start(item: Ready, limited: Limited, tried: set[str]) -> bool:
+    """Is there an agent for it that no limit stops? `tried`: credentials that an earlier item tries already."""
+    if not item.agents:
+        return True
+    free = [agent for agent in item.agents if agent not in limited.stopped]
+    certain = [agent for agent in free if agent not in limited.trying]
+    if certain or not free:
+        return bool(certain)
+    credential = limited.trying[free[0]]
+    if credential in tried:
+        return False
+    tried.add(credential)
+    return True
 
 
 def band_of(item: Ready, boosts: Mapping[str, int], now: float) -> int:

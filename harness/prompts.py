@@ -6,6 +6,7 @@ Pure. The item's prompt always comes first and unchanged. With `Instructions.COM
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.config import CommitBy, Instructions
@@ -15,6 +16,10 @@ from harness.terminal import printable, printable_line
 
 MAX_EVIDENCE_CHARS = 16 << 10
 MAX_TAIL_CHARS = 8 << 10
+ESSENTIAL_LINES = 20
+_MISTAKE = re.compile(
+    r"\b(?:[A-Za-z]*(?:Error|Exception)\b|error(?:\[\w+\])?:|FAIL(?:ED|URE)?\b|fatal:|panicked at|undefined reference|E   )"
+)
 EARLIER = 3
 """Of so many of the last attempts the next one is told."""
 
@@ -58,10 +63,12 @@ def attempt_prompt(item: Item, brief: Brief, earlier: Sequence[Attempt] = ()) ->
     return _joined(item.prompt, sections, brief.instructions)
 
 
-def heal_prompt(item: Item, brief: Brief, red: Iterable[RedGate], *, number: int, rounds: int) -> str:
+def heal_prompt(
+    item: Item, brief: Brief, red: Iterable[RedGate], *, number: int, rounds: int, knows: bool = False
+) -> str:
     """The prompt of a heal round: what failed. `number` of `rounds`, counted from 1.
 
-    A session that goes on knows its task; a tool without a memory gets the item's prompt again all the same.
+    `knows`: the session goes on and has its task; a tool without a memory gets the item's prompt again.
     """
     if brief.instructions is Instructions.NONE:
         return item.prompt
@@ -70,7 +77,26 @@ def heal_prompt(item: Item, brief: Brief, red: Iterable[RedGate], *, number: int
         "Repair the cause. Do not weaken, skip or delete the check.",
     )
     sections = [("Not done yet", head), *(_red(gate) for gate in red), _rules(item, brief)]
+    if knows:
+        return _joined("Your work is not done yet.", sections, Instructions.TEXT)
     return _joined(item.prompt, sections, brief.instructions)
+
+
+def resume_prompt(item: Item, brief: Brief, why: str, worktree: str, *, carried: bool) -> str:
+    """The prompt for a session that was broken off and goes on. `why`: what broke it off; `carried`: its files are there."""
+    if brief.instructions is Instructions.NONE:
+        return item.prompt
+    files = (
+        "Your commits and uncommitted files are there as you left them; ignored files (caches, builds) may be gone."
+        if carried
+        else "It begins at the present state of the target: what you had changed is not there, look before you rely on it."
+    )
+    head = (
+        f"You were interrupted: {printable_line(why, 500)}. Go on with the task where you were, and finish it.",
+        f"Your worktree is {printable_line(worktree, 1000)} now, use no other path. {files}",
+        "A command that ran when you were interrupted was ended: check what it has done.",
+    )
+    return _joined("Go on with the task.", [("Interrupted", head), _rules(item, brief)], Instructions.TEXT)
 
 
 Section = tuple[str, Sequence[str]]
@@ -158,8 +184,19 @@ def _returned(n: int, verdict: Verdict) -> Sequence[str]:
 def _red(gate: RedGate) -> Section:
     lines = [f"Command: {printable_line(gate.run, 500)}"] if gate.run else []
     lines.append(f"Result: {printable_line(gate.reason, 4000)}")
-    output = _clipped(gate.tail, MAX_TAIL_CHARS) if gate.run else ()
-    return f"Failed check: {gate.name}", (*lines, *(("The end of its output:", *output) if output else ()))
+    if gate.run:
+        if essential := _essential(gate.tail):
+            lines += ["What stands out in its output:", *essential]
+        if output := _clipped(gate.tail, MAX_TAIL_CHARS):
+            lines += ["The end of its output:", *output]
+    return f"Failed check: {gate.name}", tuple(lines)
+
+
+def _essential(text: str) -> Sequence[str]:
+    """The first lines that name a mistake, when they do not stand at the end anyway."""
+    said = printable(text).strip("\n").split("\n")
+    found = [line[:300] for line in said[:-ESSENTIAL_LINES] if _MISTAKE.search(line)]
+    return tuple(f"  {line}" for line in found[:ESSENTIAL_LINES])
 
 
 def _clipped(text: str, limit: int) -> Sequence[str]:

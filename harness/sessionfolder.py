@@ -1,9 +1,11 @@
-"""The folder of one attempt's session: ``state/sessions/<day>/<uid>.<n>/``. It alone spells the paths inside.
+"""The folder of one session: ``state/sessions/<day>/<uid>.<n>/``, n being the attempt in which it began. It alone
+spells the paths inside.
 
 ```
-prompt.<k>.md  stdout.<k>.log  stderr.<k>.log     the k-th run of the agent
+prompt.<k>.md  stdout.<k>.log  stderr.<k>.log     the k-th run of the agent, counted over all attempts that went on with it
+events.<k>.jsonl                                  what the run said, in the words of `agents.base`, with times
 gate.<name>.<k>.log                               the gates after it
-summary.json                                      what happened, for people and programs
+summary.json                                      what happened, and how to go on with it (`sessionrecord`)
 home/                                             HOME of the agent, kept
 ask/interrupt.json                                a question that the agent leaves for a person
 ```
@@ -15,7 +17,6 @@ same slot removes, so they never become more than the slots.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import tempfile
@@ -33,6 +34,7 @@ link to a short one below the system's temporary folder."""
 MAX_QUESTION_BYTES = 64 << 10
 REMOVE_S = 300.0
 _REMOVE = 'rm -rf -- "$@" 2>/dev/null || { chmod -R u+rwx -- "$@" 2>/dev/null; rm -rf -- "$@"; }'
+SUMMARY = "summary.json"
 _TMP_PREFIX = "harness-"
 
 
@@ -52,6 +54,9 @@ class SessionFolder:
     def stderr(self, k: int) -> Path:
         return self.path / f"stderr.{k}.log"
 
+    def events(self, k: int) -> Path:
+        return self.path / f"events.{k}.jsonl"
+
     def gate_log(self, gate: str, k: int) -> Path:
         """`gate` is a slug."""
         return self.path / f"gate.{gate}.{k}.log"
@@ -63,7 +68,7 @@ class SessionFolder:
 
     @property
     def summary(self) -> Path:
-        return self.path / "summary.json"
+        return self.path / SUMMARY
 
     @property
     def home(self) -> Path:
@@ -205,10 +210,3 @@ def tail(path: Path, size: int) -> str:
             return file.read(size).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
-
-
-def write_whole(path: Path, data: object) -> None:
-    """Private name, then rename: a reader sees the old file or the new one. Not durable, and need not be."""
-    private = path.with_name(f".{path.name}.{os.getpid()}")
-    private.write_bytes(json.dumps(data, indent=1).encode() + b"\n")
-    private.replace(path)

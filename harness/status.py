@@ -71,6 +71,24 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitStatus:
+    """A credential on which nothing starts. Times RFC 3339."""
+
+    credential: str
+    kind: str
+    since: str
+    until: str | None
+    """None: until a person has helped, or an attempt has found out."""
+    waiting: int
+    """Ready items that wait for it, as far as the coordinator knows."""
+    agent: str
+    detail: str
+
+
+LIMIT_KEYS = ("credential", "kind", "since", "until", "waiting", "agent", "detail")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     timestamp: str
     coordinator: CoordinatorStatus
@@ -80,6 +98,7 @@ class Status:
     needs: tuple[Need, ...] = ()
     """Most urgent first."""
     projects: tuple[ProjectReport, ...] = ()
+    limits: tuple[LimitStatus, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     """Files in the drop box that are no drops, and why."""
     drops: int = 0
@@ -100,7 +119,7 @@ class Status:
             "queue": {key: getattr(self.queue, key) for key in Queue.__slots__},
             "convoys": [],
             "interrupts": [],
-            "limits": [],
+            "limits": [{key: getattr(limit, key) for key in LIMIT_KEYS} for limit in self.limits],
             "metrics": {key: self.metrics.get(key, 0) for key in METRICS},
         }
 
@@ -128,6 +147,7 @@ def collect(layout: Layout, clock: Clock) -> Status:
         counts, parked = counted.counts, counted.parked
         metrics, problems, ignored = {}, (), {}
     queue = _queue(counts, sum(p.unpublished for p in projects))
+    limits = _limits(layout, now, report.limited if report else {})
     return Status(
         timestamp=rfc3339(now),
         coordinator=coordinator,
@@ -135,10 +155,12 @@ def collect(layout: Layout, clock: Clock) -> Status:
         queue=queue,
         metrics=metrics,
         needs=(
+            *(_helpless(limit) for limit in limits if limit.kind in ("auth", "billing")),
             *_needs(coordinator, problems, agents, projects, parked, queue, drops, ignored),
             *_paused(layout, counted=coordinator.state not in ("stopped", "silent")),
         ),
         projects=projects,
+        limits=limits,
         ignored=ignored,
         drops=drops,
     )
@@ -178,6 +200,41 @@ def _projects(layout: Layout) -> list[ProjectReport]:
     names = sorted(name for name in names_in(folder) if name.endswith(".json"))
     found = (reports.read(folder / name, ProjectReport) for name in names)
     return [report for report in found if report is not None]
+
+
+def _limits(layout: Layout, now: float, waiting: Mapping[str, int]) -> tuple[LimitStatus, ...]:
+    """What holds now. Usually there is nothing, and nothing is imported for it."""
+    if not names_in(layout.limits):
+        return ()
+    from harness.clock import SystemClock
+    from harness.limits import PERSONAL, Limits
+
+    found = []
+    for record in Limits(layout, SystemClock()).all():
+        until = record.until if record.kind not in PERSONAL else ""
+        if until and record.told and _seconds(until, 0.0) <= now:
+            continue
+        found.append(
+            LimitStatus(
+                credential=record.credential,
+                kind=record.kind.value,
+                since=record.since,
+                until=until or None,
+                waiting=waiting.get(record.credential, 0),
+                agent=record.agent,
+                detail=record.detail,
+            )
+        )
+    return tuple(found)
+
+
+def _helpless(limit: LimitStatus) -> Need:
+    what = f"credential {limit.credential} is refused ({limit.kind}): {limit.detail}. Nothing starts on it"
+    if limit.waiting:
+        what += f", {limit.waiting} items wait"
+    return Need(
+        what=what, command=f"harnessctl resume --credential {limit.credential}   # when it is repaired"
+    )
 
 
 def _drops(layout: Layout) -> int:

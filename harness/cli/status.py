@@ -64,6 +64,7 @@ def show(seen: Status, root: str, now: float) -> None:
             if need.command:
                 say(f"      -> {need.command}")
     _agents(seen, now)
+    _limits(seen, now)
     say()
     heading("Queue")
     counts = {key: getattr(seen.queue, key) for key in type(seen.queue).__slots__}
@@ -86,6 +87,24 @@ def show(seen: Status, root: str, now: float) -> None:
             ],
             indent="  ",
         )
+
+
+def _limits(seen: Status, now: float) -> None:
+    if not seen.limits:
+        return
+    from harness.clock import parse_rfc3339
+
+    say()
+    heading("Limits")
+    rows = []
+    for limit in seen.limits:
+        left = parse_rfc3339(limit.until) - now if limit.until else 0.0
+        if left > 0:
+            when = f"until {limit.until} (in {duration(left)})"
+        else:
+            when = "being tried again" if limit.until else "until it is repaired"
+        rows.append((limit.credential, limit.kind, when, f"{limit.waiting} items wait", limit.detail[:80]))
+    table(rows, ("credential", "limit", "", "", ""), "  ")
 
 
 def _agents(seen: Status, now: float) -> None:

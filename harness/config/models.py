@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from harness.config.rules import (
     Branch,
     Count,
+    Dollars,
     EnvValue,
     File,
     Inside,
@@ -294,7 +295,18 @@ class Agent(Part):
 
 
 _ANY = frozenset(
-    ["adapter", "model", "instructions", "env", "env_pass", "stop", "credential", "stall_s", "timeout_s", "max_output_mb"]
+    [
+        "adapter",
+        "model",
+        "instructions",
+        "env",
+        "env_pass",
+        "stop",
+        "credential",
+        "stall_s",
+        "timeout_s",
+        "max_output_mb",
+    ]
 )
 _TOOL = _ANY | {"binary", "args", "config_from", "max_turns", "max_budget_usd"}
 SETTINGS: Mapping[str, frozenset[str]] = {
@@ -318,6 +330,16 @@ class Credential(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Price(Part):
+    """What a model's tokens cost, in USD for a million."""
+
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
+    """Input that was read from a cache; None: as `input`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config(Part):
     """The whole of config.yaml."""
 
@@ -331,6 +353,8 @@ class Config(Part):
     """`rigs` is accepted for `projects`."""
     agents: Mapping[Slug, Agent] = field(default_factory=dict)
     credentials: Mapping[Slug, Credential] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """For tools that report tokens and no cost: a glob for the model's name -> its price. The first that matches holds."""
     health: Health = field(default_factory=Health)
     retry: Retry = field(default_factory=Retry)
     heal: Heal = field(default_factory=Heal)

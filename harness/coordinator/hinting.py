@@ -8,11 +8,16 @@ from pathlib import Path
 
 from harness.bell import Bell
 from harness.clock import Clock
+from harness.config import Config
 from harness.coordinator.index import Index
 from harness.dataclass import dataclass
 from harness.layout import Layout
-from harness.promote import AGEING_S, Wish, wishes
+from harness.limits import PERSONAL, Limits, credential_of
+from harness.promote import AGEING_S, Limited, Wish, wishes
 from harness.store.hints import Hints
+
+TICK_S = 0.005
+"""So much after a limit's end is looked again: not a moment before it."""
 
 
 @dataclass(slots=True)
@@ -26,6 +31,9 @@ class Hinting:
     has: dict[str, Wish] = field(default_factory=dict)
     boosts: dict[str, int] = field(default_factory=dict)
     paused: frozenset[str] = frozenset()
+    limited: Limited = field(default_factory=Limited)
+    limited_until: tuple[float, ...] = ()
+    """When limits end, by the wall clock."""
     unannounced: int = 0
     """Hints found on disk that nobody was rung for, as far as this process knows."""
     next_change: float | None = None
@@ -54,6 +62,30 @@ class Hinting:
             if not p.name.endswith("~")
         )
 
+    def read_limits(self, config: Config) -> None:
+        """Which agents of config.yaml may not start now, and on whose behalf one item has to try."""
+        limits = Limits(self.layout, self.clock)
+        records = {record.credential: record for record in limits.all()}
+        if not records and not self.limited_until and self.limited == Limited():
+            return
+        stopped, trying, for_good, until = set(), {}, {}, set()
+        for name, agent in config.agents.items():
+            key = credential_of(config, name)
+            if key not in records:
+                continue
+            credential = config.credentials.get(agent.credential) if agent.credential else None
+            limit = limits.blocked(key, credential)
+            if limit is not None:
+                stopped.add(name)
+                if limit.until is not None:
+                    until.add(limit.until)
+                elif limit.kind in PERSONAL:
+                    for_good[name] = key
+            elif not records[key].told:
+                trying[name] = key
+        self.limited = Limited(stopped=frozenset(stopped), trying=trying, for_good=for_good)
+        self.limited_until = tuple(sorted(until))
+
     def rebuild(self) -> None:
         """Compare with what is really there: remove what is wrong or double, forget what is gone."""
         ready = {r.uid for r in self.index.ready()}
@@ -80,12 +112,13 @@ class Hinting:
     def update(self) -> int:
         """Make and remove hints as decided now; ring once for each new one. -> how many rings."""
         now = self.clock.monotonic()
-        facts = (self.index.version, self.boosts, self.paused)
+        facts = (self.index.version, self.boosts, self.paused, self.limited)
         if facts == self._decided and now < self._until:
             return 0  # sorting a long backlog in every tick would be most of what a busy coordinator does
         ready = self.index.ready()
-        wanted = wishes(ready, self.index.busy(), self.boosts, self.paused, now)
+        wanted = wishes(ready, self.index.busy(), self.boosts, self.paused, now, self.limited)
         due = [r.not_before for r in ready if r.not_before > now]
+        due += [now + max(0.0, moment - self.clock.wall()) + TICK_S for moment in self.limited_until]
         self.next_change = min(due, default=None)
         self._decided, self._until = facts, min([now + AGEING_S / 60, *due])
         for uid in [u for u in self.has if u not in wanted]:

@@ -77,7 +77,9 @@ class Idle:
             return f"project {project} is not in config.yaml"
         if project in self.projects.unusable and project not in self.projects.soon():
             return f"project {project} cannot be used: {self.projects.unusable[project]}"
-        return self._held_back(project) if entry.standing is Standing.READY else ""
+        if entry.standing is not Standing.READY:
+            return ""
+        return self._held_back(project) or self._limited(entry.item.agents)
 
     def _held_back(self, project: str) -> str:
         """Why nobody claims a ready item of this project, or ""."""
@@ -88,6 +90,15 @@ class Idle:
         if not self.pool.can_work(self._paused):
             return "no worker can claim it: see harnessctl status"
         return ""
+
+    def _limited(self, agents: Iterable[str]) -> str:
+        """Which credential a person has to see to before anybody can work on it, or ""."""
+        broken = self.hinting.limited.for_good
+        credentials = [broken.get(agent, "") for agent in agents]
+        if not credentials or not all(credentials):
+            return ""
+        name = credentials[0]
+        return f"credential {name} is refused, until it is repaired or: harnessctl resume --credential {name}"
 
     def _paused(self, slot: str = "") -> bool:
         return (self.layout.control / (f"pause.{slot}" if slot else "pause")).exists()

@@ -237,6 +237,7 @@ class Coordinator:
         self.following.promote_new()
 
     def _hint(self) -> None:
+        self.hinting.read_limits(self.config)
         self.hinting.update()
 
     def _merge(self) -> None:

@@ -128,7 +128,7 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
     projects = Projects(layout, clock, events)
     news, drops = News(layout, events), DropWatch(layout, bell, box)
     telling = Telling(
-        layout, clock, me, index, intake, pool, mergers, projects, Meter(layout), drops, notifier
+        layout, clock, me, index, intake, pool, mergers, projects, hinting, Meter(layout), drops, notifier
     )
     return Coordinator(
         layout=layout,

@@ -13,28 +13,35 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from harness import sessionrecord
+from harness.agents.base import AgentEvent, Text, Tool
 from harness.agents.environment import plain
-from harness.agents.outcomes import CostsAttempt, GoOn, Released, consequence
-from harness.clock import Clock, day
-from harness.config import CommitBy, Config, Project, Setup
+from harness.agents.outcomes import CostsAttempt, GoOn, Released, consequence, name_of
+from harness.atomicfs import FileLock
+from harness.clock import Clock, day, parse_rfc3339
+from harness.config import CommitBy, Config, Credential, Project, Setup
 from harness.containment import Jail, Policy
 from harness.dataclass import dataclass
 from harness.errors import HarnessError
 from harness.events import EventStream
 from harness.gates import Change, Facts, GateReport, GateResult, Place, Rules, run_gates
-from harness.hub import BrokenCommitError, GitCommandError, GitInterrupted, Hub, Worktree
+from harness.hub import BrokenCommitError, Carry, GitCommandError, GitInterrupted, Hub, Worktree
 from harness.layout import Layout
+from harness.limits import Blocked, Limits, Permit, credential_of
 from harness.logs import Event
-from harness.model import CommitPolicy, Outcome
-from harness.prompts import Brief, GateLine, RedGate, attempt_prompt, heal_prompt
+from harness.model import Claim, CommitPolicy, Outcome, date_of
+from harness.prices import price_of
+from harness.prompts import Brief, GateLine, RedGate, attempt_prompt, heal_prompt, resume_prompt
+from harness.resuming import goes_on, preferred
 from harness.runner import Command, EndReason, Runner
-from harness.session import Session, Subject
-from harness.sessionfolder import SessionFolder, tail
+from harness.session import AgentResult, Session, Subject
+from harness.sessionfolder import SUMMARY, SessionFolder, tail
 from harness.store.attempts import Claimed
-from harness.store.cells import spent
 from harness.worker.result import Broken, Result
 
 SETUP_STALL_S = 900.0
+EARLIER_PATIENCE_S = 1.0
+"""For the slot of the attempt before: a worker that lives there has another item, and has saved everything for it."""
 INFRASTRUCTURE_WAIT_S = 30.0
 """An attempt that our own side could not carry out is given back, and tried again no sooner."""
 
@@ -57,6 +64,9 @@ class AttemptRun:
     project: Project
     hub: Hub
     environ: Mapping[str, str]
+    limits: Limits
+    claims: Mapping[int, Claim]
+    """Of this attempt and of earlier ones, as far as they can be read."""
     stage: Callable[[str, str], None]
     """(state, last event) for the report."""
     broken: Callable[[], str | None]
@@ -65,16 +75,32 @@ class AttemptRun:
     folder: SessionFolder = field(init=False)
     deadline: float = field(init=False)
     kind: str = field(init=False)
+    why: str = field(init=False)
+    """Why the session that this attempt goes on with was broken off; "": it begins a new one."""
+    carry: Carry | None = None
+    permit: Permit | None = None
 
     def __post_init__(self) -> None:
         owned = self.owned
-        self.folder = SessionFolder(
-            self.layout.session(day(self.clock.wall()), owned.uid, owned.n), self.layout.scratch(self.slot)
-        )
         limit = owned.item.timeout_s or self.config.health.attempt_timeout_s
         self.deadline = self.clock.monotonic() + limit - self.runner.away_s
-        choices = owned.item.agents
-        self.kind = choices[min(spent(owned.attempts), len(choices) - 1)] if choices else ""
+        choices = preferred(owned.item, owned.attempts)
+        chosen, _ = self.limits.choose(self.config, choices)
+        self.kind = chosen or (choices[0] if choices else "")
+        self.folder, self.why = self._session_folder()
+
+    def _session_folder(self) -> tuple[SessionFolder, str]:
+        """-> (where the session is, why it was broken off when it is an earlier one's)"""
+        scratch = self.layout.scratch(self.slot)
+        for n in sorted(self.claims, reverse=True):
+            path = self.layout.session(date_of(self.claims[n].claimed_at), self.owned.uid, n)
+            if n < self.owned.n and (record := sessionrecord.read(path / SUMMARY)) is not None:
+                if why := goes_on(self.owned.attempts, record, self.kind):
+                    return SessionFolder(path, scratch), why
+                break
+        own = self.claims.get(self.owned.n)
+        today = date_of(own.claimed_at) if own else day(self.clock.wall())
+        return SessionFolder(self.layout.session(today, self.owned.uid, self.owned.n), scratch), ""
 
     # ---- the whole -------------------------------------------------------------------------------------------------
 
@@ -112,13 +138,32 @@ class AttemptRun:
         self.stage("preparing", "preparing the worktree")
         self.hub.refresh()
         self._check()
+        if self.why:
+            self._fetch_earlier()
         base = self.hub.target()
-        self.worktree = self.hub.prepare(self.slot, self.owned.uid, self.owned.n, base)
+        self.worktree = self.hub.prepare(self.slot, self.owned.uid, self.owned.n, base, self.carry)
         self._check()
         tree = self.worktree
-        self._say(Event.WORKTREE_PREPARED, reused=tree.reused, base=base)
+        self._say(
+            Event.WORKTREE_PREPARED,
+            reused=tree.reused,
+            base=tree.base,
+            carried=self.carry is not None or None,
+        )
         self.folder.clear(self.runner)  # of one that was killed
         self.folder.make()
+
+    def _fetch_earlier(self) -> None:
+        """What the last attempt left in its worktree becomes refs, when its worker could not do that any more."""
+        n = self.owned.n - 1
+        claim = self.claims.get(n)
+        slot = claim.owner.name if claim else ""
+        tree = self.hub.find(slot) if slot else None
+        if tree is not None and (tree.uid, tree.n) == (self.owned.uid, n):
+            with FileLock(self.layout.agent(slot) / "lock") as lock:
+                if slot == self.slot or lock.lock(EARLIER_PATIENCE_S):
+                    self.hub.salvage(tree, self.owned.uid, n)
+        self.carry = self.hub.carried(self.owned.uid, n)
 
     def _setup(self) -> Result | None:
         setup = self.project.setup
@@ -154,24 +199,27 @@ class AttemptRun:
 
     def _work(self) -> Result:
         agent = self.config.agents[self.kind]
-        credential = self.config.credentials.get(agent.credential) if agent.credential else None
         subject = Subject(
             item=self.owned.item.id,
+            uid=self.owned.uid,
             mark=self._mark,
             slot=self.slot,
             agent=self.kind,
             worktree=self._tree.path,
             policy=self._policy(),
+            project=self.project.name,
         )
         session = Session(
             self.folder,
             subject,
             agent,
-            credential,
+            self._credential,
             runner=self.runner,
             clock=self.clock,
             stall_s=self.config.health.stall_s,
             environ=self.environ,
+            price=lambda usage: price_of(self.config.prices, usage),
+            heard=self._hear,
         )
         try:
             return self._rounds(session)
@@ -180,32 +228,13 @@ class AttemptRun:
 
     def _rounds(self, session: Session) -> Result:
         item, brief, rounds = self.owned.item, self._brief(), self.config.heal.rounds
-        prompt = attempt_prompt(item, brief, self.owned.attempts)
+        session.settle()
+        prompt = self._first_prompt(session, brief)
         report = GateReport()
+        before: tuple[frozenset[str], str] | None = None
         for k in range(1, rounds + 2):
-            self.stage("running", f"{self.kind}, round {k}")
-            self._say(Event.AGENT_STARTED, agent=self.kind, round=k)
-            result = session.run(prompt, timeout_s=self._left())
-            self._check()
-            releases = sum(
-                a.end is not None and a.end.outcome is Outcome.RELEASED for a in self.owned.attempts
-            )
-            after = consequence(result.outcome, now=self.clock.wall(), releases=releases)
-            self._say(
-                Event.AGENT_FINISHED,
-                round=k,
-                outcome=type(result.outcome).__name__,
-                seconds=round(result.duration_s, 3),
-            )
-            if result.survivors:
-                self._say(Event.SURVIVORS_KILLED, number=result.survivors)
-            match after:
-                case CostsAttempt(reason=reason):
-                    return self._failed(reason)
-                case Released(reason=reason, not_before=moment):
-                    return Result(outcome=Outcome.RELEASED, reason=reason, not_before=moment)
-                case GoOn():
-                    pass
+            if ended := self._run_agent(session, prompt, brief, k):
+                return ended
             try:
                 report, sha = self._judge(k)
             except GitCommandError as e:
@@ -214,20 +243,147 @@ class AttemptRun:
                     raise
                 # Who worked here last has broken it; giving it back would let them do so again at no cost.
                 return self._failed(f"what was left cannot be read: {e.what}")
+            session.judged(_told(result) for result in report.results)
             if report.ok:
                 return self._done(sha)
             if report.stopped:
                 self._check()
                 return self._given_back(report.stopped)
+            now = self._failure(report)
+            if now is not None and now == before and k <= rounds:
+                return self._red(
+                    report, f"given up in round {k} of {rounds + 1}: nothing changed since the last"
+                )
+            before = now
             if self._left() <= 0:
                 break
             if k <= rounds:
                 self._say(Event.HEAL_STARTED, round=k, gates=[r.name for r in report.red])
                 red = [RedGate(name=r.name, reason=r.reason, run=r.run, tail=r.tail) for r in report.red]
-                prompt = heal_prompt(item, brief, red, number=k, rounds=rounds)
+                prompt = heal_prompt(item, brief, red, number=k, rounds=rounds, knows=session.goes_on)
+        return self._red(report, f"in round {k} of {rounds + 1}")
+
+    def _red(self, report: GateReport, where: str) -> Result:
         failed = "; ".join(f"gate {r.name}: {r.reason}" for r in report.red)
         tails = "\n".join(r.tail[-2000:] for r in report.red if r.tail and r.run)
-        return self._failed("\n".join(x for x in (f"{failed} (in round {k} of {rounds + 1})", tails) if x))
+        return self._failed("\n".join(x for x in (f"{failed} ({where})", tails) if x))
+
+    def _failure(self, report: GateReport) -> tuple[frozenset[str], str] | None:
+        """Which gates are red on which tree; None when the worktree holds more than a commit says."""
+        tree = self.hub.tree_at(self._tree)
+        return None if tree is None else (frozenset(r.name for r in report.red), tree)
+
+    def _first_prompt(self, session: Session, brief: Brief) -> str:
+        if self.why and session.goes_on:
+            carried = self.carry is not None
+            return resume_prompt(self.owned.item, brief, self.why, str(self._tree.path), carried=carried)
+        return attempt_prompt(self.owned.item, brief, self.owned.attempts)
+
+    def _run_agent(self, session: Session, prompt: str, brief: Brief, k: int) -> Result | None:
+        """One round. None: on to the gates; otherwise how the attempt ends."""
+        budget_usd = self._budget_left()
+        if budget_usd is not None and budget_usd <= 0:
+            return self._failed("budget: what this item may cost is spent")
+        permit = self.limits.start(self._limiter, self._credential)
+        if isinstance(permit, Blocked):
+            return self._waits(permit)
+        self.permit = permit
+        try:
+            self.stage("running", f"{self.kind}, round {k}")
+            self._say(Event.AGENT_STARTED, agent=self.kind, round=k, resumed=session.goes_on or None)
+            result = session.run(prompt, timeout_s=self._left(), budget_usd=budget_usd)
+            if result.lost:
+                self._say(Event.SESSION_LOST, agent=self.kind, round=k)
+                full = attempt_prompt(self.owned.item, brief, self.owned.attempts)
+                result = session.run(full, timeout_s=self._left(), budget_usd=budget_usd)
+            return self._ended(result, k)
+        finally:
+            permit.close()
+
+    def _ended(self, result: AgentResult, k: int) -> Result | None:
+        usage = result.usage
+        self._say(
+            Event.AGENT_FINISHED,
+            round=k,
+            agent=self.kind,
+            outcome=name_of(result.outcome).value,
+            seconds=round(result.duration_s, 3),
+            cost_usd=usage.cost_usd if usage else None,
+            tokens_in=usage.tokens_in if usage else None,
+            tokens_out=usage.tokens_out if usage else None,
+            estimated=(usage.estimated or None) if usage else None,
+        )
+        if result.survivors:
+            self._say(Event.SURVIVORS_KILLED, number=result.survivors)
+        limit = self.limits.met(
+            self._limiter,
+            result.outcome,
+            started_at=result.started_at,
+            by=self._mark,
+            agent=self.kind,
+            credential=self._credential,
+        )
+        self._check()
+        releases = sum(a.end is not None and a.end.outcome is Outcome.RELEASED for a in self.owned.attempts)
+        after = consequence(result.outcome, now=self.clock.wall(), releases=releases)
+        if limit is not None:
+            self._say(
+                Event.LIMIT_MET,
+                credential=limit.credential,
+                kind=limit.kind.value,
+                until=limit.until or None,
+                agent=self.kind,
+            )
+        else:
+            self.limits.over(self._limiter)
+        match after:
+            case CostsAttempt(reason=reason):
+                return self._failed(reason)
+            case Released(reason=reason, not_before=moment):
+                if limit is not None and limit.until:
+                    moment = parse_rfc3339(limit.until)
+                return Result(outcome=Outcome.RELEASED, reason=reason, not_before=moment)
+            case GoOn():
+                return None
+
+    def _hear(self, event: AgentEvent) -> None:
+        """While the tool runs: the first word of the model says that a limit is over, and others need not wait."""
+        if isinstance(event, Text | Tool) and self.permit is not None and self.permit.tries:
+            self.limits.over(self._limiter)
+            self.permit.close()
+
+    def _waits(self, limit: Blocked) -> Result:
+        moment = limit.until if limit.until is not None else self.clock.wall() + INFRASTRUCTURE_WAIT_S
+        return Result(outcome=Outcome.RELEASED, reason=f"waits for {limit}", not_before=moment)
+
+    def _budget_left(self) -> float | None:
+        """What the next run may cost, in USD; None: no limit."""
+        mine, all_of_it = 0.0, 0.0
+        paths = {self.folder.path} | {
+            self.layout.session(date_of(claim.claimed_at), self.owned.uid, n)
+            for n, claim in self.claims.items()
+        }
+        for path in paths:
+            record = sessionrecord.read(path / SUMMARY)
+            for run in record.runs if record else ():
+                cost = (run.usage.cost_usd if run.usage else None) or 0.0
+                all_of_it += cost
+                mine += cost if run.attempt == self._mark else 0.0
+        limits = []
+        if (most := self.config.agents[self.kind].max_budget_usd) is not None:
+            limits.append(most - mine)
+        if self.owned.item.max_budget_usd is not None:
+            limits.append(self.owned.item.max_budget_usd - all_of_it)
+        return min(limits, default=None)
+
+    @property
+    def _credential(self) -> Credential | None:
+        name = self.config.agents[self.kind].credential
+        return self.config.credentials.get(name) if name else None
+
+    @property
+    def _limiter(self) -> str:
+        return credential_of(self.config, self.kind)
 
     def _brief(self) -> Brief:
         project = self.project
@@ -348,6 +504,12 @@ class AttemptRun:
 
     def _say(self, event: Event, **fields: Any) -> None:
         self.events.emit(event, uid=self.owned.uid, id=self.owned.item.id, n=self.owned.n, **fields)
+
+
+def _told(gate: GateResult) -> dict[str, Any]:
+    """A gate's result, for the session's record."""
+    told = {"name": gate.name, "ok": gate.ok, "required": gate.required, "seconds": gate.seconds}
+    return told | ({"reason": gate.reason[:500]} if gate.reason else {})
 
 
 def _read(path: Path) -> str:

@@ -23,6 +23,7 @@ from harness.containment import Containment, Policy
 from harness.runner import Runner
 from harness.session import Session, Subject
 from harness.sessionfolder import SessionFolder, lines, make_tmp, remove, tail, tmp_folders
+from harness.sessionrecord import Spent
 
 Make = Callable[..., Session]
 MARK = f"fix-{uuid.uuid4().hex[:12]}.1"
@@ -48,7 +49,15 @@ def make(tmp_path: Path, tree: Path) -> Make:
         stall_s: float = 600.0,
         **more: Any,
     ) -> Session:
-        subject = Subject(item="fix", mark=MARK, slot="agent-1", agent="shell", worktree=tree, policy=policy)
+        subject = Subject(
+            item="fix",
+            uid=MARK.rpartition(".")[0],
+            mark=MARK,
+            slot="agent-1",
+            agent="shell",
+            worktree=tree,
+            policy=policy,
+        )
         return Session(
             SessionFolder(
                 tmp_path.resolve() / "sessions" / "2027-01-01" / MARK, tmp_path.resolve() / "tmp" / "agent-1"
@@ -101,7 +110,7 @@ def test_everything_about_a_run_is_kept_in_files_that_only_we_can_read(make: Mak
     assert folder.stdout(1).read_text() == "out\n"
     assert folder.stderr(1).read_text() == "err\n"
     summary = json.loads(folder.summary.read_text())
-    assert (summary["v"], summary["item"], summary["attempt"], summary["agent"]) == (
+    assert (summary["v"], summary["item"], summary["runs"][0]["attempt"], summary["agent"]) == (
         1,
         "fix",
         MARK,
@@ -382,18 +391,26 @@ def test_whatever_an_agent_puts_in_the_place_of_its_temporary_files_does_not_sto
 
 
 class TalkativeAdapter(CommandAdapter):
-    """A tool that reports what happens, as adapters of real agents do."""
+    """Reads a little language, and resumes by what it was told."""
+
+    tail_bytes = None
+    resumes = True
+    used: Usage | None = None
 
     def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
         match line.decode().split(maxsplit=1):
             case ["session", name]:
                 return [Started(session=name), Activity(kind="init")]
             case ["cost", usd]:
-                return [Usage(cost_usd=float(usd), turns=2)]
+                self.used = Usage(cost_usd=float(usd), turns=2)
+                return [self.used]
             case ["final", text]:
                 return [Final(text=text)]
             case _:
                 return []
+
+    def usage(self) -> Usage | None:
+        return self.used
 
 
 def test_what_an_adapter_reads_out_of_the_output_ends_up_in_the_result(
@@ -405,10 +422,11 @@ def test_what_an_adapter_reads_out_of_the_output_ends_up_in_the_result(
     )
     result = session.run("", timeout_s=60)
     assert result.text == "all done"
-    assert result.usage == Usage(cost_usd=0.5, turns=2)
+    assert result.usage == Spent(cost_usd=0.5, turns=2)
     session.run("", timeout_s=60)
     session.close()
     assert session.folder.stderr(2).read_text() == "s-1\n"
     summary = json.loads(session.folder.summary.read_text())
-    assert summary["session"] == "s-1"
-    assert summary["runs"][0]["usage"] == {"tokens_in": None, "tokens_out": None, "cost_usd": 0.5, "turns": 2}
+    assert summary["conversation"] == "s-1"
+    assert summary["runs"][0]["usage"] == {"cost_usd": 0.5, "turns": 2, "estimated": False}
+    assert [run["resumed"] for run in summary["runs"]] == [False, True]

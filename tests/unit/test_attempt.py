@@ -19,6 +19,7 @@ from harness.containment import Containment
 from harness.errors import GitError
 from harness.events import EventStream, read
 from harness.hub import BrokenCommitError, GitCommandError, GitInterrupted, Hub
+from harness.limits import Limits
 from harness.model import Outcome
 from harness.runner import Ended, EndReason, Runner
 from harness.sessionfolder import SessionFolder
@@ -61,6 +62,8 @@ class Bench:
             project=config.projects["app"],
             hub=self.at.ready(),
             environ=os.environ,
+            limits=Limits(self.world.layout, SystemClock()),
+            claims={},
             stage=lambda state, _: self.stages.append(state),
             broken=lambda: self.why[0] if self.why else None,
         )
@@ -202,7 +205,7 @@ def test_a_limit_gives_the_attempt_back_until_it_has_passed(b: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "longest_s"), [("nan", 3600.0), ("-5", 0.0), ("1e999", 366 * 86_400.0), ("x", 3600.0)]
+    ("said", "longest_s"), [("nan", 3600.0), ("-5", 2.0), ("1e999", 366 * 86_400.0), ("x", 3600.0)]
 )
 def test_whatever_a_tool_says_of_a_limit_is_a_time(configure: Configure, said: str, longest_s: float) -> None:
     pattern = {"match": "limit", "class": "rate_limit", "retry_after": r"limit (\S+)"}

@@ -1,0 +1,4 @@
+from harness.agents.command import CommandAdapter
+
+
+class ClaudeAdapter(CommandAdapter): ...
