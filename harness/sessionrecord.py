@@ -76,7 +76,7 @@ class RunRecord(Record):
     def _field(cls, name: str, value: Any) -> Any:
         if name == "usage":
             return Spent.from_record({"v": VERSION, **value})
-        return super()._field(name, value)
+        return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

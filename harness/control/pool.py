@@ -58,7 +58,7 @@ def lift(desk: Desk, credential: str) -> bool:
         )
     lifted = limits.over(credential)
     if lifted:
-        desk.emit(Event.LIMIT_OVER, credential=credential, by="a person")
+        desk.emit(Event.LIMIT_OVER, credential=credential)
     _wake(desk)
     return lifted
 

@@ -18,7 +18,7 @@ from harness.agents.base import AgentEvent, Text, Tool
 from harness.agents.environment import plain
 from harness.agents.outcomes import CostsAttempt, GoOn, Released, consequence, name_of
 from harness.atomicfs import FileLock
-from harness.clock import Clock, day, parse_rfc3339
+from harness.clock import Clock, day
 from harness.config import CommitBy, Config, Credential, Project, Setup
 from harness.containment import Jail, Policy
 from harness.dataclass import dataclass
@@ -40,6 +40,7 @@ from harness.store.attempts import Claimed
 from harness.worker.result import Broken, Result
 
 SETUP_STALL_S = 900.0
+TRIED_S = 5.0
 EARLIER_PATIENCE_S = 1.0
 """For the slot of the attempt before: a worker that lives there has another item, and has saved everything for it."""
 INFRASTRUCTURE_WAIT_S = 30.0
@@ -340,8 +341,10 @@ class AttemptRun:
             case CostsAttempt(reason=reason):
                 return self._failed(reason)
             case Released(reason=reason, not_before=moment):
-                if limit is not None and limit.until:
-                    moment = parse_rfc3339(limit.until)
+                if limit is not None:
+                    moment = (
+                        None  # the credential waits, not this item: whoever lifts its limit lets it go on
+                    )
                 return Result(outcome=Outcome.RELEASED, reason=reason, not_before=moment)
             case GoOn():
                 return None
@@ -353,7 +356,8 @@ class AttemptRun:
             self.permit.close()
 
     def _waits(self, limit: Blocked) -> Result:
-        moment = limit.until if limit.until is not None else self.clock.wall() + INFRASTRUCTURE_WAIT_S
+        """Another was quicker, and has met the limit or tries whether it is over."""
+        moment = None if limit.until is not None else self.clock.wall() + TRIED_S
         return Result(outcome=Outcome.RELEASED, reason=f"waits for {limit}", not_before=moment)
 
     def _budget_left(self) -> float | None:
