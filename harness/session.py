@@ -127,6 +127,7 @@ class Session:
             agent=subject.agent,
             session=self._session,
             round=k,
+            resume=self._session if k > 1 else None,
             prompt=prompt,
             prompt_file=folder.prompt(k),
             worktree=subject.worktree,

@@ -7,7 +7,6 @@ Plain dataclasses: pydantic validates them (`validation.py`) without being their
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Mapping
 from dataclasses import field
 from enum import StrEnum
@@ -36,7 +35,7 @@ from harness.config.rules import (
 from harness.dataclass import dataclass
 
 VERSION = 1
-ADAPTERS = ("command",)
+ADAPTERS = ("claude", "codex", "gemini", "opencode", "command")
 """The adapters of this version. Naming another one is an error that lists these."""
 BUILTIN_GATES = ("clean", "scope", "protected", "commit")
 WRITTEN = {"outcome": "class"}
@@ -234,17 +233,42 @@ class Pattern(Part):
     """Its first group holds the seconds to wait."""
 
 
+class Output(StrEnum):
+    """What a `command` writes to its standard output."""
+
+    TEXT = "text"
+    JSONL = "jsonl"  # one JSON object in each line; `fields` says where things are
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent(Part):
-    """A tool that workers run."""
+    """A tool that workers run. Which settings each adapter has: `SETTINGS`."""
 
-    adapter: Literal["command"]
-    argv: Annotated[tuple[Text, ...], Limits(min_length=1)]
-    resume_argv: tuple[Text, ...] = ()
-    """Used instead of `argv` when a session goes on (heal rounds). Empty: `argv` again."""
-    prompt: PromptBy = PromptBy.FILE
-    instructions: Instructions = Instructions.COMMENT
+    adapter: Literal["claude", "codex", "gemini", "opencode", "command"]
+    binary: str = ""
+    """The tool, by name or full path. Empty: the adapter's own name."""
+    args: tuple[Text, ...] = ()
+    """Further arguments for the tool, behind ours."""
     model: str = ""
+    max_turns: Annotated[int, Limits(strict=True, ge=1, le=1_000_000)] | None = None
+    max_budget_usd: Annotated[float, Limits(strict=True, gt=0, le=1_000_000)] | None = None
+    """What one attempt may cost."""
+    permission_mode: str = "acceptEdits"
+    allowed_tools: tuple[Text, ...] = ("Bash", "Edit", "Write", "NotebookEdit", "WebFetch", "WebSearch")
+    """What the tool may use without asking. Nobody answers: what is not allowed is denied."""
+    as_root: Truth = False
+    """Tell a tool that refuses to work for root without questions that it is in a sandbox."""
+    config_from: File | None = None
+    """A folder of the tool's configuration (login, MCP servers, skills, settings): each session begins with a copy."""
+    argv: tuple[Text, ...] = ()
+    resume_argv: tuple[Text, ...] = ()
+    """Used instead of `argv` when a session goes on. Empty: `argv` again."""
+    prompt: PromptBy = PromptBy.FILE
+    output: Output = Output.TEXT
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """For jsonl: what (session, text, cost_usd, tokens_in, tokens_out, turns) -> where, as dotted keys: ``result.cost``."""
+    instructions: Instructions | None = None
+    """None: text, and for a `command` comment."""
     env: Mapping[Variable, EnvValue] = field(default_factory=dict, repr=False)
     env_pass: tuple[VariableGlob, ...] = ()
     """Variables of the daemon to hand on; a trailing * is a prefix. Nothing else is inherited."""
@@ -252,17 +276,35 @@ class Agent(Part):
     """``{0: ok, 75: rate_limit, "*": crash}``; what is not listed: 0 is ok, the rest a crash."""
     patterns: tuple[Pattern, ...] = ()
     """First match wins, before exit codes."""
-    stop: Ladder = (
-        (signal.SIGINT, 5.0),
-        (signal.SIGTERM, 5.0),
-        (signal.SIGKILL, 0.0),
-    )
+    stop: Ladder = ()
+    """Empty: the adapter's own."""
     credential: str | None = None
     stall_s: Seconds | None = None
     """Instead of health.stall_s."""
     timeout_s: Seconds | None = None
     """Of one run of the tool, within the attempt's own limit."""
     max_output_mb: Annotated[int, Limits(strict=True, ge=1, le=100_000)] = 256
+
+    @property
+    def wording(self) -> Instructions:
+        """How the rules are added to a prompt."""
+        if self.instructions is not None:
+            return self.instructions
+        return Instructions.COMMENT if self.adapter == "command" else Instructions.TEXT
+
+
+_ANY = frozenset(
+    ["adapter", "model", "instructions", "env", "env_pass", "stop", "credential", "stall_s", "timeout_s", "max_output_mb"]
+)
+_TOOL = _ANY | {"binary", "args", "config_from", "max_turns", "max_budget_usd"}
+SETTINGS: Mapping[str, frozenset[str]] = {
+    "claude": _TOOL | {"permission_mode", "allowed_tools", "as_root"},
+    "codex": _TOOL,
+    "gemini": _TOOL,
+    "opencode": _TOOL,
+    "command": _ANY | {"argv", "resume_argv", "prompt", "output", "fields", "exit_codes", "patterns"},
+}
+"""adapter -> the settings of an agent that mean something to it; any other is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

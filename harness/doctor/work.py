@@ -86,7 +86,7 @@ def agents(config: Config) -> Iterator[Check]:
     if not config.agents:
         yield warn("agents", "there is none, so nothing can be run", "add one under agents: in config.yaml")
     for name, agent in config.agents.items():
-        program = agent.argv[0]
+        program = agent.argv[0] if agent.argv else agent.binary or agent.adapter
         search = agent.env.get("PATH", os.environ.get("PATH", ""))
         found = program if PLACEHOLDER.search(program) else shutil.which(program, path=search)
         if found:
@@ -95,7 +95,7 @@ def agents(config: Config) -> Iterator[Check]:
             yield fail(
                 f"agent {name}",
                 f"{program!r} is not found on PATH",
-                f"install it, or write its full path: agents.{name}.argv",
+                f"install it, or write its full path: agents.{name}.{'argv' if agent.argv else 'binary'}",
             )
     for name, credential in config.credentials.items():
         where = credential.file

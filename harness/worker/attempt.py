@@ -236,7 +236,7 @@ class AttemptRun:
             gates=tuple(GateLine(name=g.name, run=g.run, required=g.required) for g in project.gates),
             protected=project.protected,
             commit_by=project.commit_by,
-            instructions=self.config.agents[self.kind].instructions,
+            instructions=self.config.agents[self.kind].wording,
         )
 
     def _judge(self, k: int) -> tuple[GateReport, str | None]:
