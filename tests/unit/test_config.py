@@ -243,7 +243,7 @@ def test_a_file_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
         (project("protected: [../x]"), "protected[0]: must be a path inside of the repository"),
         (project("copy: [/etc/passwd]"), "copy[0]: must be a path inside of the repository"),
         (project("copy: .env"), "copy: must be a list, not '.env'; write [a, b]"),
-        (agent("binary: y"), "unknown key 'binary'"),
+        (agent("binary: y"), "adapter command has no binary (claude, codex, gemini, opencode has)"),
         (agent("argv2: y").replace("[x]", "[]").replace("argv2: y", ""), "argv: must not be empty"),
         (agent("prompt: mail"), "prompt: must be one of argument, stdin or file, not mail"),
         (agent("prompt: argument"), "argv: has no {prompt}; add {prompt}, or set prompt: file or stdin"),
@@ -276,9 +276,10 @@ def test_several_agents_need_a_default_named_by_the_project(tmp_path: Path) -> N
 
 
 def test_an_adapter_of_another_version_is_one_problem_not_one_for_every_key(tmp_path: Path) -> None:
-    text = "v: 1\nagents:\n  c: {adapter: claude, binary: claude, max_turns: 3}\n"
+    text = "v: 1\nagents:\n  c: {adapter: aider, binary: aider, turns: 3}\n"
     assert only_problem(tmp_path, text) == (
-        "config.yaml:3:16 agents.c.adapter: there is no adapter 'claude'; this version has: command"
+        "config.yaml:3:16 agents.c.adapter: there is no adapter 'aider'; "
+        "this version has: claude, codex, gemini, opencode, command"
     )
 
 
