@@ -176,7 +176,14 @@ class GiveUp:
     outcome: AgentOutcome
 
 
-AgentEvent = Started | Activity | Text | Tool | Problem | Retrying | Limit | Usage | Final | GiveUp
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostSession:
+    """The tool has no conversation to go on with, or one already where it should begin: the next run needs a new id."""
+
+
+AgentEvent = (
+    Started | Activity | Text | Tool | Problem | Retrying | Limit | Usage | Final | GiveUp | LostSession
+)
 
 
 class CannotInvoke(HarnessError):
