@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from harness import sessionfolder
-from harness.clock import SystemClock
+from harness.clock import SystemClock, parse_rfc3339
 from harness.config import load
 from harness.containment import Containment
 from harness.errors import GitError
 from harness.events import EventStream, read
 from harness.hub import BrokenCommitError, GitCommandError, GitInterrupted, Hub
-from harness.limits import Limits
+from harness.limits import Kind, LimitRecord, Limits
 from harness.model import Outcome
 from harness.runner import Ended, EndReason, Runner
 from harness.sessionfolder import SessionFolder
@@ -196,24 +196,31 @@ def test_each_failed_attempt_tries_the_next_agent_of_the_list_and_stays_at_the_l
     assert kinds == ["claude", "shell", "shell"]
 
 
-def test_a_limit_gives_the_attempt_back_until_it_has_passed(b: Bench) -> None:
+def limit_of(b: Bench) -> LimitRecord:
+    (record,) = Limits(b.world.layout, SystemClock()).all()
+    return record
+
+
+def test_a_limit_gives_the_attempt_back_and_stops_the_credential_until_it_has_passed(b: Bench) -> None:
     result = b.run("exit 75")
-    assert result.outcome is Outcome.RELEASED
-    assert result.not_before
-    assert result.not_before > SystemClock().wall()
-    assert not result.ours
+    assert (result.outcome, result.not_before, result.ours) == (Outcome.RELEASED, None, False)
+    record = limit_of(b)
+    assert (record.credential, record.kind, record.agent) == ("agent.claude", Kind.RATE, "claude")
+    assert parse_rfc3339(record.until) > SystemClock().wall()
+    again = b.run("true")
+    assert (again.outcome, b.stages[-1]) == (Outcome.RELEASED, "preparing")
+    assert "waits for credential agent.claude: rate until" in again.reason
 
 
 @pytest.mark.parametrize(
-    ("said", "longest_s"), [("nan", 3600.0), ("-5", 2.0), ("1e999", 366 * 86_400.0), ("x", 3600.0)]
+    ("said", "longest_s"), [("nan", 2.0), ("-5", 2.0), ("1e999", 2.0), ("x", 2.0), ("3600", 3602.0)]
 )
 def test_whatever_a_tool_says_of_a_limit_is_a_time(configure: Configure, said: str, longest_s: float) -> None:
     pattern = {"match": "limit", "class": "rate_limit", "retry_after": r"limit (\S+)"}
     b = configure(agents={"claude": SHELL | {"patterns": [pattern]}})
-    result = b.run(f"echo limit {said}; exit 1")
-    assert result.outcome is Outcome.RELEASED
-    assert result.not_before
-    assert result.not_before <= SystemClock().wall() + longest_s
+    assert b.run(f"echo limit {said}; exit 1").outcome is Outcome.RELEASED
+    left_s = parse_rfc3339(limit_of(b).until) - SystemClock().wall()
+    assert longest_s - 5 < left_s <= longest_s
 
 
 def test_an_attempt_has_a_time_limit(b: Bench) -> None:
