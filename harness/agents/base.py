@@ -176,7 +176,14 @@ class GiveUp:
     outcome: AgentOutcome
 
 
-AgentEvent = Started | Activity | Text | Tool | Problem | Retrying | Limit | Usage | Final | GiveUp
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostSession:
+    """The tool does not know the conversation it was to go on with: a new one has to begin."""
+
+
+AgentEvent = (
+    Started | Activity | Text | Tool | Problem | Retrying | Limit | Usage | Final | GiveUp | LostSession
+)
 
 
 class CannotInvoke(HarnessError):
