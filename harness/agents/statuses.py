@@ -66,7 +66,7 @@ _SPECIFIC = {
 _GENERAL = {
     OutcomeName.RATE_LIMIT: (
         "rate.?limit",
-        "too many requests",
+        "too.many.requests",
         "resource.?(?:has been )?exhausted",
         "exceeded your current quota",
     ),
@@ -91,7 +91,8 @@ _Words = tuple[tuple[OutcomeName, re.Pattern[str]], ...]
 
 
 def _compiled(table: Mapping[OutcomeName, tuple[str, ...]]) -> _Words:
-    return tuple((name, re.compile("|".join(words), re.IGNORECASE)) for name, words in table.items())
+    """One by one and for lower case: each is then found by its first letters, which is much faster than all in one."""
+    return tuple((name, re.compile(word)) for name, words in table.items() for word in words)
 
 
 _BEFORE_STATUS, _AFTER_STATUS = _compiled(_SPECIFIC), _compiled(_GENERAL)
@@ -146,7 +147,8 @@ def _name_of(text: str, status: int | None) -> OutcomeName | None:
 
 
 def _by_words(table: _Words, text: str) -> OutcomeName | None:
-    return next((name for name, words in table if words.search(text)), None)
+    lower = text.lower()
+    return next((name for name, word in table if word.search(lower)), None)
 
 
 def by_status(status: int) -> OutcomeName | None:
