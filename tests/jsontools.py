@@ -5,6 +5,7 @@ A recording in ``tests/data/agents`` is the tool's stdout; its last line tells t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -207,4 +208,6 @@ def kept_chars(found: Any) -> int:
         return sum(1 + kept_chars(value) for value in found)
     if isinstance(found, Agent | Task):
         return 0  # given to it
+    if dataclasses.is_dataclass(found):
+        return sum(kept_chars(getattr(found, field.name)) for field in dataclasses.fields(found))
     return kept_chars(vars(found)) if hasattr(found, "__dict__") else 1

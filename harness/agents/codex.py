@@ -28,6 +28,7 @@ from harness.agents.base import (
 )
 from harness.agents.jsontool import (
     DETAIL_CHARS,
+    FINAL_CHARS,
     UNKNOWN_DELAY_S,
     JsonTool,
     detail_of,
@@ -168,7 +169,7 @@ class CodexAdapter(JsonTool):
         completed = event == "item.completed"
         if kind == "agent_message" and completed:
             text = jsonl.text(item, "text")
-            self._text = text or self._text
+            self._text = text[:FINAL_CHARS] or self._text
             return [Text(text=text), *self._turn()]
         if kind not in TOOLS:
             return [Activity(kind=label(kind))]

@@ -1,12 +1,13 @@
 """What the adapters of tools share that print one JSON event in each line.
 
-Order of judgement: what we gave up, the tool's last event, what we did to it, its last error, its exit code. A tool that was
-stopped while it only waited for a limit ends as that limit; one that hung after its result has its result.
+Order of judgement: what was given up, a stop of ours, the tool's last event, its last error, its exit code. A tool that stalled or
+ran out of time while it only waited for a limit ends as that limit; one that hung after its result has its result.
 """
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, assert_never
 
@@ -49,7 +50,7 @@ UNKNOWN_DELAY_S = 60.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]{0,32}[A-Za-z]")
 
 
-class JsonTool:
+class JsonTool(ABC):
     """One run of such a tool: its last words and counters, never its whole output."""
 
     last_event = ""
@@ -126,22 +127,22 @@ class JsonTool:
         said = None if self._lost else Failure(text=self._complaint).judged(now)
         return said or Crash(exit_code=ended.exit_code, signal=ended.signal, detail=shown(text))
 
-    def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
-        raise NotImplementedError
+    @abstractmethod
+    def command(self, task: Task, environ: Mapping[str, str]) -> Invocation: ...
 
-    def usage(self) -> Usage | None:
-        raise NotImplementedError
+    @abstractmethod
+    def usage(self) -> Usage | None: ...
 
     def state(self) -> Mapping[str, Any]:
         return {}
 
     # --- for the tools
 
-    def _on_event(self, kind: str, said: Mapping[str, Any]) -> list[AgentEvent]:
-        raise NotImplementedError
+    @abstractmethod
+    def _on_event(self, kind: str, said: Mapping[str, Any]) -> list[AgentEvent]: ...
 
-    def _on_stderr(self, text: str) -> list[AgentEvent]:
-        raise NotImplementedError
+    @abstractmethod
+    def _on_stderr(self, text: str) -> list[AgentEvent]: ...
 
     def _on_other(self, text: str) -> list[AgentEvent]:
         """A line of stdout that holds no event."""

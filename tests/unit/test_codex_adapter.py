@@ -494,7 +494,7 @@ def test_no_line_makes_it_raise_or_grow() -> None:
 
 def test_a_long_run_is_kept_as_counters_and_last_words() -> None:
     adapter = codex()
-    for n in range(3000):
+    for n in range(800):
         adapter.feed(Stream.STDOUT, json.dumps(ran("x" * 1000, "failed", mark=f"item_{n}")).encode())
         adapter.feed(Stream.STDOUT, json.dumps(message("y" * 1000)).encode())
         adapter.feed(Stream.STDERR, b"Error: " + b"z" * 1000)
