@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 MAX_LINE_BYTES = 16 << 20
 """A longer line is kept in the session's folder and not read: what it holds is a tool's result, not its end."""
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 def parsed(line: bytes) -> Mapping[str, Any] | None:
@@ -45,6 +47,12 @@ def text(data: Mapping[str, Any], key: str) -> str:
     """A string, or ""."""
     value = data.get(key)
     return value if isinstance(value, str) else ""
+
+
+def identifier(data: Mapping[str, Any], key: str) -> str:
+    """A string that can be an argument of a later run (no option, no path), or ""."""
+    value = text(data, key)
+    return value if _IDENTIFIER.fullmatch(value) else ""
 
 
 def items(data: Mapping[str, Any], key: str) -> list[Any]:
