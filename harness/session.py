@@ -6,6 +6,7 @@ is in its folder, raw and as events; what it used, and how to go on with it, is 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import uuid
@@ -148,6 +149,10 @@ class Session:
             if run.outcome:
                 continue
             adapter = adapter_for(self._agent, self._credential)
+            with contextlib.suppress(CannotInvoke, OSError):
+                adapter.command(
+                    self._task(adapter, "", None, run), self._environ
+                )  # what it has to know of the run
             with self._live(adapter, run.round, None, quiet=True) as live:
                 live.drain()
             ended = Ended(reason=EndReason.EXITED, signal=signal.SIGKILL)
@@ -268,9 +273,13 @@ class Session:
 
     # ---- one run -----------------------------------------------------------------------------------------------------
 
-    def _task(self, adapter: Adapter, prompt: str, budget_usd: float | None) -> Task:
-        subject, folder, k = self._subject, self.folder, len(self.record.runs) + 1
-        resume = self.record.conversation if adapter.resumes else ""
+    def _task(
+        self, adapter: Adapter, prompt: str, budget_usd: float | None, earlier: RunRecord | None = None
+    ) -> Task:
+        """Of the next run, or of an `earlier` one, as it was started."""
+        subject, folder = self._subject, self.folder
+        k = earlier.round if earlier else len(self.record.runs) + 1
+        resume = self.record.conversation if adapter.resumes and (earlier is None or earlier.resumed) else ""
         return Task(
             item=subject.item,
             mark=subject.mark,
