@@ -42,6 +42,9 @@ class Brief:
     protected: tuple[str, ...] = ()
     commit_by: CommitBy = CommitBy.EITHER
     instructions: Instructions = Instructions.COMMENT
+    worktree: str = ""
+    briefings: tuple[str, ...] = ()
+    """What config.yaml tells everybody, the project's agents, and those who work in the item's domain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def attempt_prompt(item: Item, brief: Brief, earlier: Sequence[Attempt] = ()) ->
     """The prompt of the first run of an attempt. `earlier` are the item's ended attempts, oldest first."""
     if brief.instructions is Instructions.NONE:
         return item.prompt
-    sections = [_task(item), _rules(item, brief), _earlier(earlier)]
+    sections = [_task(item, brief), *_briefings(brief), _rules(item, brief), _earlier(earlier)]
     return _joined(item.prompt, sections, brief.instructions)
 
 
@@ -102,11 +105,18 @@ def resume_prompt(item: Item, brief: Brief, why: str, worktree: str, *, carried:
 Section = tuple[str, Sequence[str]]
 
 
-def _task(item: Item) -> Section:
+def _task(item: Item, brief: Brief) -> Section:
     lines = [f"Item: {printable_line(item.id)}"]
     if item.title:
         lines.append(f"Title: {printable_line(item.title)}")
+    if brief.worktree:
+        lines.append(f"Worktree: {printable_line(brief.worktree, 1000)}")
     return "The task", (*lines, "The text above is the task; these notes are from the harness that runs you.")
+
+
+def _briefings(brief: Brief) -> Iterator[Section]:
+    for text in brief.briefings:
+        yield "What to know", tuple(printable(text).strip("\n").split("\n"))
 
 
 def _rules(item: Item, brief: Brief) -> Section:
@@ -116,6 +126,7 @@ def _rules(item: Item, brief: Brief) -> Section:
 def _rule_lines(item: Item, brief: Brief) -> Iterator[str]:
     yield "Work in the current directory only. It is a git worktree of your own, on a branch of your own."
     yield f"Do not push, do not switch branches, do not merge: what you commit is merged into {brief.target} for you."
+    yield "Do not use git stash: all worktrees of this repository share one."
     match item.commit:
         case CommitPolicy.NONE:
             yield "Do not commit: the result of this task is not a change of files."
@@ -133,6 +144,7 @@ def _rule_lines(item: Item, brief: Brief) -> Iterator[str]:
         checks = "".join(f"\n  - {gate.name}: {printable_line(gate.run, 500)}" for gate in required)
         yield f"These checks must pass afterwards; run them yourself before you finish:{checks}"
     yield "Nobody can answer while you work. If you cannot go on without a person, write the question to the file named by $HARNESS_INTERRUPT_FILE and finish."
+    yield "What others should know who work here later (a trap, a decision), write to the file named by $HARNESS_FINDINGS_FILE."
 
 
 def _commit_lines(commit_by: CommitBy) -> Iterator[str]:

@@ -297,6 +297,7 @@ class Session:
             home=folder.home,
             tmp=folder.tmp,
             interrupt_file=folder.interrupt_file,
+            findings_file=folder.findings_file,
         )
 
     def _command(self, invocation: Invocation, k: int, timeout_s: float, live: Live) -> Command:

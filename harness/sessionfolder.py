@@ -7,7 +7,7 @@ events.<k>.jsonl                                  what the run said, in the word
 gate.<name>.<k>.log                               the gates after it
 summary.json                                      what happened, and how to go on with it (`sessionrecord`)
 home/                                             HOME of the agent, kept
-ask/interrupt.json                                a question that the agent leaves for a person
+ask/interrupt.json  ask/findings.md               what the agent asks a person, and what others should know later
 ```
 Only `home/` and `ask/` are writable for an agent, and its TMPDIR: it cannot forge its logs.
 
@@ -86,6 +86,10 @@ class SessionFolder:
     @property
     def interrupt_file(self) -> Path:
         return self.ask / "interrupt.json"
+
+    @property
+    def findings_file(self) -> Path:
+        return self.ask / "findings.md"
 
     @property
     def writable(self) -> tuple[Path, ...]:

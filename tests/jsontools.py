@@ -113,6 +113,7 @@ def task(folder: Path, **more: Any) -> Task:
         "home": home,
         "tmp": folder / "tmp",
         "interrupt_file": folder / "ask" / "interrupt.json",
+        "findings_file": folder / "ask" / "findings.md",
     }
     return Task(**(given | more))
 

@@ -51,6 +51,7 @@ class Task:
     home: Path
     tmp: Path
     interrupt_file: Path
+    findings_file: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ def environment(
         "HARNESS_WORKTREE": str(task.worktree),
         "HARNESS_PROMPT_FILE": str(task.prompt_file),
         "HARNESS_INTERRUPT_FILE": str(task.interrupt_file),
+        "HARNESS_FINDINGS_FILE": str(task.findings_file),
         "HARNESS_SESSION": task.resume or task.session,
         "HARNESS_ROUND": str(task.round),
     }

@@ -214,6 +214,10 @@ class Project(Part):
     protected: tuple[Inside, ...] = ()
     """Globs that no item may change, unless it says so."""
     commit_by: CommitBy = CommitBy.EITHER
+    briefing: str = ""
+    """What every agent that works on it is told, below the item's own prompt."""
+    domains: Mapping[str, str] = field(default_factory=dict)
+    """The same for items with the label `domain`: its value -> what they are told."""
 
     def gate(self, name: str) -> Gate:
         """Raises KeyError for a name that is not configured (`merge.gates` is checked when loading)."""
@@ -347,6 +351,8 @@ class Config(Part):
     workers: Annotated[int, Limits(strict=True, ge=0, le=1000)] = 3
     durability: Durability = Durability.POWER
     sandbox: Sandbox = Sandbox.AUTO
+    briefing: str = ""
+    """What every agent is told, below the item's own prompt."""
     drain_s: Annotated[float, Limits(strict=True, ge=0, le=604_800)] = 600.0
     """How long running attempts may go on after the first TERM."""
     projects: Mapping[Slug, Project] = field(default_factory=dict)

@@ -29,7 +29,7 @@ from harness.hub import BrokenCommitError, Carry, GitCommandError, GitInterrupte
 from harness.layout import Layout
 from harness.limits import Blocked, Limits, Permit, credential_of
 from harness.logs import Event
-from harness.model import Claim, CommitPolicy, Outcome, date_of
+from harness.model import Claim, CommitPolicy, Item, Outcome, date_of
 from harness.prices import price_of
 from harness.prompts import Brief, GateLine, RedGate, attempt_prompt, heal_prompt, resume_prompt
 from harness.resuming import goes_on, preferred
@@ -397,6 +397,8 @@ class AttemptRun:
             protected=project.protected,
             commit_by=project.commit_by,
             instructions=self.config.agents[self.kind].wording,
+            worktree=str(self._tree.path),
+            briefings=briefings(self.config, project, self.owned.item),
         )
 
     def _judge(self, k: int) -> tuple[GateReport, str | None]:
@@ -508,6 +510,12 @@ class AttemptRun:
 
     def _say(self, event: Event, **fields: Any) -> None:
         self.events.emit(event, uid=self.owned.uid, id=self.owned.item.id, n=self.owned.n, **fields)
+
+
+def briefings(config: Config, project: Project, item: Item) -> tuple[str, ...]:
+    """Of everybody, of the project, and of the domain that the item's label `domain` names."""
+    texts = (config.briefing, project.briefing, project.domains.get(item.labels.get("domain", ""), ""))
+    return tuple(text for text in texts if text.strip())
 
 
 def _told(gate: GateResult) -> dict[str, Any]:

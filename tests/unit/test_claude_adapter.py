@@ -662,6 +662,7 @@ def task(tmp_path: Path, **more: Any) -> Task:
         "home": home,
         "tmp": tmp_path / "tmp",
         "interrupt_file": tmp_path / "ask" / "interrupt.json",
+        "findings_file": tmp_path / "ask" / "findings.md",
     }
     return Task(**given | more)
 

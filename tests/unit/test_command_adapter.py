@@ -55,6 +55,7 @@ def task(tmp_path: Path, *, number: int = 1, prompt: str = "do it") -> Task:
         home=tmp_path / "home",
         tmp=tmp_path / "tmp",
         interrupt_file=tmp_path / "ask" / "interrupt.json",
+        findings_file=tmp_path / "ask" / "findings.md",
     )
 
 
