@@ -75,6 +75,8 @@ def agent(name: str, url: str, base: Path, proxies: Mapping[str, str], **more: A
             (place / "opencode.json").write_text(json.dumps(settings))
             made["config_from"] = str(place)
             made["model"] = "test/mock-model"
+        case _:
+            raise AssertionError(kind)
     return made | more | {"env": env | more.get("env", {})}
 
 
@@ -85,12 +87,14 @@ KEYS = {"claude": "ANTHROPIC_API_KEY", "claude-old": "ANTHROPIC_API_KEY", "gemin
 def fleet(
     name: str, server: ModelServer, scenario: str, base: Path, *, key: str = "", **settings: Any
 ) -> Iterator[Daemon]:
-    """A daemon whose only agent is `name`; `settings` are of config.yaml, `agent` of the agent itself."""
+    """A daemon whose only agent is `name`; `settings` are of config.yaml, `agent` of the agent itself,
+    `key_variable` what the credential is called."""
     secret = base / "model.key"
     secret.write_text("dummy-key-of-nobody\n")
     secret.chmod(0o600)
     made = agent(name, server.base(scenario, key), base, server.proxies(), **settings.pop("agent", {}))
-    credential = {"variable": KEYS.get(name, "MODEL_KEY"), "file": str(secret)}
+    variable = settings.pop("key_variable", KEYS.get(name, "MODEL_KEY"))
+    credential = {"variable": variable, "file": str(secret)}
     project = {"agent": "tool"} | settings.pop("project", {})
     with daemon(
         base, agents={"tool": made}, credentials={"team": credential}, project=project, **settings
