@@ -96,7 +96,7 @@ class _Entries:
     def look(self, at: Found, run: RunRecord | None) -> Iterator[Entry]:
         if run is not None and self._first(recounting.RUN):
             yield recounting.began(run)
-        for line in self._file.lines(over=run is None or bool(run.outcome)):
+        for line in self._file.lines(over=not at.slot or run is None or bool(run.outcome)):
             if (event := parsed(line)) is not None:
                 yield recounting.entry_of(event, self._k)
         if run is None:
