@@ -294,13 +294,17 @@ def _errors(found: Found, _: Layout, as_json: bool) -> None:
 
 
 def _timeline(found: Found, _: Layout, as_json: bool) -> None:
+    from harness.clock import day
     from harness.control.recounting import entries
 
     if as_json:
         emit({"session": found.name, "entries": [entry_json(one) for one in entries(found)]})
         return
     before: float | None = None
+    date = ""
     for one in entries(found):
+        if one.at is not None and (today := day(one.at)) != date:
+            heading(date := today)
         gap = "" if before is None or one.at is None else f"+{_took(max(0.0, one.at - before))}"
         before = before if one.at is None else one.at
         say(f"{gap:>8}  {line_of(one)}")

@@ -94,7 +94,7 @@ def _files(folder: Path, left_out: list[str]) -> Iterator[tuple[str, IO[bytes]]]
         try:
             for name in sorted(os.listdir(at)):
                 shown = f"{below}/{name}" if below else name
-                if shown in FOLDERS:
+                if shown in (*FOLDERS, "home"):
                     continue
                 try:
                     file = os.fdopen(open_plain(name, dir_fd=at), "rb")
