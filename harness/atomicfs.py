@@ -10,6 +10,7 @@ import errno
 import fcntl
 import functools
 import os
+import stat
 import struct
 import time
 from collections.abc import Callable
@@ -46,6 +47,19 @@ def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -
         raise
     if durable:
         fsync_dir(path.parent)
+
+
+def open_plain(path: Path | str, *, dir_fd: int | None = None) -> int:
+    """Open a file for reading where others may have put anything: never waits, follows no link. -> its descriptor.
+
+    Raises OSError, also (EINVAL) for what is no regular file: a FIFO, a folder, a device.
+    """
+    # O_NONBLOCK: to open a FIFO waits for a writer, fifo(7).
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def write_all(fd: int, data: bytes) -> None:

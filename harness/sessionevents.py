@@ -19,6 +19,7 @@ from harness.agents.base import Activity, AgentEvent, GiveUp, Usage
 from harness.agents.jsonl import parsed
 from harness.agents.outcomes import described
 from harness.clock import Clock
+from harness.stream import Growing
 
 MAX_BYTES = 64 << 20
 """Of one run. What is said later is in the raw stream only."""
@@ -84,12 +85,13 @@ def kind_of(event: AgentEvent) -> str:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """What was said, in order; lines that are none are passed over. No file: nothing."""
+    """What was said, in order; lines that are none are passed over. No file, or something else in its place: nothing."""
+    growing = Growing(path)
     try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        for line in file:
+        for line in growing.lines(whole=True):
             if (said := parsed(line)) is not None:
                 yield dict(said)
+    except OSError:
+        return
+    finally:
+        growing.close()

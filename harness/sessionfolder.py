@@ -18,12 +18,12 @@ same slot removes, so they never become more than the slots.
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from harness.atomicfs import open_plain
 from harness.containment import Policy
 from harness.dataclass import dataclass
 from harness.runner import Command, Runner
@@ -122,12 +122,10 @@ class SessionFolder:
     def question(self) -> str | None:
         """What the agent left in HARNESS_INTERRUPT_FILE. A link, a FIFO or a folder there is not read."""
         try:
-            fd = os.open(self.interrupt_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = open_plain(self.interrupt_file)
         except OSError:
             return None
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
             return os.read(fd, MAX_QUESTION_BYTES).decode("utf-8", "replace").strip() or None
         finally:
             os.close(fd)

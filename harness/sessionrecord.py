@@ -8,17 +8,20 @@ the earlier attempts in its prompt.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.atomicfs import replace_file
+from harness.atomicfs import open_plain, replace_file
 from harness.dataclass import dataclass
 from harness.errors import StoreError
 from harness.record import VERSION, Record
 
 MAX_BYTES = 8 << 20
+LARGEST = 1e15
+"""No number in it is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,11 +122,44 @@ class SessionRecord(Record):
 def read(path: Path) -> SessionRecord | None:
     """None when there is none, or it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_plain(path), "rb") as file:
             raw = file.read(MAX_BYTES + 1)
-        return SessionRecord.from_record(json.loads(raw), path) if len(raw) <= MAX_BYTES else None
+        found = SessionRecord.from_record(json.loads(raw), path) if len(raw) <= MAX_BYTES else None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, StoreError):
         return None
+    return found if found is not None and _sound(found) else None
+
+
+def _sound(record: Record) -> bool:
+    """Whether every value is of its field's type, and every number one to reckon with."""
+    for one in fields(record):
+        value = getattr(record, one.name)
+        kinds = _KINDS[str(one.type)]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            return False
+        if isinstance(value, int | float) and not abs(value) < LARGEST:  # NaN is not less either
+            return False
+        for part in value if isinstance(value, tuple) else (value,):
+            if not (
+                _sound(part) if isinstance(part, Record) else one.name != "gates" or isinstance(part, dict)
+            ):
+                return False
+    return True
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "Mapping[str, Any]": (dict,),
+    "Spent | None": (Spent, type(None)),
+    "tuple[RunRecord, ...]": (tuple,),
+    "tuple[Mapping[str, Any], ...]": (tuple,),
+}
+"""Annotation -> what a value read from JSON may be."""
 
 
 def write(path: Path, record: SessionRecord) -> None:

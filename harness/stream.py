@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.agents.jsonl import MAX_LINE_BYTES
+from harness.atomicfs import open_plain
 
 CHUNK_BYTES = 256 << 10
 SHOWN_BYTES = 64 << 10
@@ -25,11 +26,11 @@ class Growing:
     def lines(self, *, whole: bool = False) -> Iterator[bytes]:
         """What was completed since the last call, without newlines. `whole`: the last line has no newline to wait for.
 
-        Of a line longer than MAX_LINE_BYTES only the beginning is given, at once; the rest of it is passed over.
+        Raises OSError when it is no regular file. Of a line longer than MAX_LINE_BYTES only the beginning is given, at once; the rest of it is passed over.
         """
         if self._fd is None:
             try:
-                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self._fd = open_plain(self._path)
             except FileNotFoundError:
                 return
         while piece := os.read(self._fd, CHUNK_BYTES):

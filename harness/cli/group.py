@@ -36,6 +36,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "diff": "diff",
         "events": "events",
         "logs": "logs",
+        "sessions": "sessions",
+        "session": "session",
     },
     "Steer": {
         "pause": "pool",
