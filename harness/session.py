@@ -117,6 +117,11 @@ class Session:
         """The next run continues a conversation that knows its task; otherwise its prompt must say everything."""
         return bool(self.record.conversation) and adapter_for(self._agent, self._credential).resumes
 
+    @property
+    def round(self) -> int:
+        """The number of the last run, counted over all attempts that went on with the session."""
+        return len(self.record.runs)
+
     def run(self, prompt: str, *, timeout_s: float, budget_usd: float | None = None) -> AgentResult:
         """One run of the tool with `prompt`, for at most `timeout_s` and `budget_usd`.
 

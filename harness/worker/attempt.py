@@ -237,7 +237,7 @@ class AttemptRun:
             if ended := self._run_agent(session, prompt, brief, k):
                 return ended
             try:
-                report, sha = self._judge(k)
+                report, sha = self._judge(k, session.round)
             except GitCommandError as e:
                 self._check()
                 if e.passing:
@@ -401,8 +401,8 @@ class AttemptRun:
             briefings=briefings(self.config, project, self.owned.item),
         )
 
-    def _judge(self, k: int) -> tuple[GateReport, str | None]:
-        """Commit what the agent left, take the facts, run the gates."""
+    def _judge(self, k: int, run: int) -> tuple[GateReport, str | None]:
+        """Commit what the agent left, take the facts, run the gates. `run`: of the session, for the names of logs."""
         self.stage("gates", f"gates, round {k}")
         tree, item = self._tree, self.owned.item
         self.hub.check()
@@ -427,7 +427,7 @@ class AttemptRun:
             folder=self.folder,
             mark=self._mark,
             slot=self.slot,
-            round=k,
+            round=run,
             policy=self._policy(),
             environ=self.environ,
             stall_s=self.config.health.stall_s,
