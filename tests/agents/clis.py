@@ -85,12 +85,12 @@ class Place:
         self,
         scenario: str,
         prompt: str = "Create hello.txt and commit it",
-        *,
+        *also: str,
         key: str = "",
         resume: str | None = None,
         **more: str,
     ) -> Run:
-        """One run to its end. `more`: further variables of the environment."""
+        """One run to its end. `also`: further arguments; `more`: further variables, an empty one is taken away."""
         arguments, own = COMMANDS[self.name](self, self.server.base(scenario, key), prompt, resume)
         env = {
             "PATH": os.environ["PATH"],
@@ -103,13 +103,14 @@ class Place:
             **own,
             **more,
         }
+        env = {name: value for name, value in env.items() if value}
         self._runs += 1
         out, err = (self.home.parent / f"{kind}.{self._runs}" for kind in ("stdout", "stderr"))
         with (
             out.open("wb") as stdout,
             err.open("wb") as stderr,
             running(
-                [self.binary, *arguments],
+                [self.binary, *arguments, *also],
                 cwd=self.worktree,
                 env=env,
                 stdout=stdout.fileno(),

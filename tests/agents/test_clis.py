@@ -136,7 +136,40 @@ def test_a_session_goes_on_with_what_was_said(name: str, place: Callable[[str], 
     assert len(agent.server.conversations()) == 1
 
 
-@pytest.mark.parametrize("name", ["claude", "claude-old"])
+claudes = pytest.mark.parametrize("name", ["claude", "claude-old"])
+
+
+@claudes
+def test_a_subscription_is_told_when_its_limit_is_reset(name: str, place: Callable[[str], Place]) -> None:
+    agent = place(name)
+    until = int(time.time()) + 7200
+    agent.server.limit(until)
+    run = agent.run("commit", ANTHROPIC_API_KEY="", CLAUDE_CODE_OAUTH_TOKEN="dummy")
+    assert run.exit_code == 1, run
+    told = run.event("rate_limit_event")["rate_limit_info"]
+    assert (told["status"], told["resetsAt"]) == ("rejected", until)
+
+
+@claudes
+def test_an_endless_loop_is_ended_by_the_number_of_turns(name: str, place: Callable[[str], Place]) -> None:
+    agent = place(name)
+    run = agent.run("loop", "Do it.", "--max-turns", "3")
+    assert run.exit_code == 1, run
+    assert run.event("result")["subtype"] == "error_max_turns"
+    assert [r.turn for r in agent.server.requests()] == [0, 1, 2]
+
+
+@claudes
+def test_costly_replies_are_ended_by_the_budget(name: str, place: Callable[[str], Place]) -> None:
+    agent = place(name)
+    run = agent.run("costly", "Do it.", "--max-budget-usd", "1.5")
+    assert run.exit_code == 1, run
+    assert run.event("result")["subtype"] == "error_max_budget_usd"
+    assert agent.server.spent().cost_usd == pytest.approx(1.8)
+    assert run.event("result")["total_cost_usd"] == pytest.approx(1.8)
+
+
+@claudes
 def test_claude_reckons_the_same_costs_to_the_cent(name: str, place: Callable[[str], Place]) -> None:
     agent = place(name)
     tokens = Tokens(fresh=20_000, cached=40_000, out=5_000)
