@@ -70,6 +70,8 @@ class Wire(ThreadingHTTPServer):
         while not self.closing:
             try:
                 connection, address = self.get_request()
+            except ConnectionError:
+                continue  # the client has changed its mind
             except OSError as e:
                 if not self.closing:
                     self.mistakes.append(f"the server: {e}")
