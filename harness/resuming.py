@@ -29,8 +29,10 @@ def goes_on(attempts: Sequence[Attempt], record: SessionRecord | None, agent: st
 
     `attempts` are the item's ended attempts, oldest first; `agent`: who is to run.
     """
-    if record is None or not attempts or record.agent != agent or not record.conversation:
+    if record is None or not attempts or record.agent != agent:
         return ""
+    if not record.conversation and all(run.outcome for run in record.runs):
+        return ""  # of a run that nobody has ended its conversation may still be found in what it wrote
     last = attempts[-1]
     if last.end is None or last.verdict is not None or (last.grant and last.end.outcome is not Outcome.HELD):
         return ""  # judged, or a person wants it tried anew

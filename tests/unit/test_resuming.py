@@ -77,6 +77,10 @@ def test_without_a_conversation_of_this_agent_a_new_one_begins(record: SessionRe
     assert goes_on([ended(Outcome.RELEASED)], record, "claude") == ""
 
 
+def test_a_run_that_nobody_has_ended_may_have_begun_a_conversation() -> None:
+    assert goes_on([ended(Outcome.EXPIRED)], session("", conversation=""), "claude")
+
+
 def test_a_session_that_ends_badly_again_and_again_is_given_up() -> None:
     attempts = [ended(Outcome.EXPIRED, n=1), ended(Outcome.EXPIRED, n=2)]
     assert goes_on(attempts, session("crash", "crash"), "claude") == ""
