@@ -9,12 +9,14 @@ import stat
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.agents.base import Activity, AgentEvent, Final, Started, Stream, Usage
+from harness import sessionrecord
+from harness.agents.base import Activity, AgentEvent, Final, LostSession, Started, Stream, Usage
 from harness.agents.command import CommandAdapter
 from harness.agents.outcomes import Auth, BadRequest, Crash, Interrupted, Ok, RateLimit, Stalled, TimedOut
 from harness.clock import SystemClock
@@ -23,7 +25,7 @@ from harness.containment import Containment, Policy
 from harness.runner import Runner
 from harness.session import Session, Subject
 from harness.sessionfolder import SessionFolder, lines, make_tmp, remove, tail, tmp_folders
-from harness.sessionrecord import Spent
+from harness.sessionrecord import RunRecord, Spent
 
 Make = Callable[..., Session]
 MARK = f"fix-{uuid.uuid4().hex[:12]}.1"
@@ -406,6 +408,8 @@ class TalkativeAdapter(CommandAdapter):
                 return [self.used]
             case ["final", text]:
                 return [Final(text=text)]
+            case ["lost"]:
+                return [LostSession()]
             case _:
                 return []
 
@@ -430,3 +434,55 @@ def test_what_an_adapter_reads_out_of_the_output_ends_up_in_the_result(
     assert summary["conversation"] == "s-1"
     assert summary["runs"][0]["usage"] == {"cost_usd": 0.5, "turns": 2, "estimated": False}
     assert [run["resumed"] for run in summary["runs"]] == [False, True]
+
+
+def test_a_run_whose_worker_was_killed_is_read_again_and_gone_on_with(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.session.adapter_for", TalkativeAdapter)
+    said = 'printf "session s-1\\ncost 0.5\\nand then"'
+    killed = make("sh", "-c", said)
+    killed.run("", timeout_s=60)
+    record = killed.record
+    (run,) = record.runs
+    begun = RunRecord(round=1, attempt=run.attempt, slot=run.slot, started_at=run.started_at)
+    sessionrecord.write(killed.folder.summary, replace(record, conversation="", runs=(begun,)))
+    killed.folder.events(1).unlink()
+    later = make("sh", "-c", "echo again")
+    before = later.goes_on
+    later.settle()
+    assert (before, later.goes_on) == (False, True)
+    assert later.record.conversation == "s-1"
+    (settled,) = later.record.runs
+    assert (settled.outcome, settled.signal) == ("crash", 9)
+    assert settled.usage == Spent(cost_usd=0.5, turns=2)
+    assert killed.folder.events(1).exists()
+    later.run("", timeout_s=60)
+    later.close()
+    assert [run.round for run in later.record.runs] == [1, 2]
+    assert later.record.runs[1].resumed
+
+
+def test_a_conversation_that_the_tool_has_lost_begins_anew_under_another_id(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.session.adapter_for", TalkativeAdapter)
+    session = make("sh", "-c", 'test "$HARNESS_ROUND" = 2 && echo lost; echo session "s-$HARNESS_ROUND"')
+    session.run("", timeout_s=60)
+    ours = session.record.session
+    result = session.run("", timeout_s=60)
+    assert result.lost
+    assert not session.goes_on
+    assert session.record.session != ours
+    session.run("", timeout_s=60)
+    session.close()
+    assert [run.resumed for run in session.record.runs] == [False, True, False]
+    assert session.record.conversation == "s-3"
+
+
+def test_a_session_of_another_agent_in_the_same_folder_is_not_gone_on_with(make: Make) -> None:
+    session = make("true")
+    session.run("", timeout_s=60)
+    session.close()
+    sessionrecord.write(session.folder.summary, replace(session.record, agent="other"))
+    assert make("true").record.runs == ()
