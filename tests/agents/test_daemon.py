@@ -11,7 +11,7 @@ import pytest
 
 from harness.model import Outcome
 from tests.agents.fleets import CONVERSATION, VARIABLES, fleet, session
-from tests.agents.scripts import Say, Script, Shell, writing
+from tests.agents.scripts import Say, Script, Shell, commit
 from tests.agents.server import ModelServer
 from tests.daemons import Daemon, git
 from tests.support import until
@@ -21,10 +21,11 @@ ALL = pytest.mark.parametrize("name", list(VARIABLES))
 CLAUDES = ("claude", "claude-old")
 LONG_S = 400.0
 SLEEP = "python3 -c 'import time; time.sleep(321)'"
+WRITE = Say("I write it.", (Shell(f"echo hello > hello.txt; {commit('hello').command} || true"),))
 BROKEN_OFF = Script(
     (Say("This takes long.", (Shell(SLEEP),)), Say("The tool has ended.")),
     "were interrupted",
-    (writing("hello.txt", "hello\n"),),
+    ((WRITE, WRITE),),  # the reply that was broken off counts as the first
 )
 """A long tool; who is told that it was interrupted writes a file instead."""
 TASK: dict[str, Any] = {"id": "a", "prompt": "Create hello.txt and commit it"}
