@@ -168,6 +168,8 @@ class Ledger:
 
         Written also when the lock cannot be had: what was spent is not to be lost. Raises OSError.
         """
+        if (known := self.attempt(payer.uid, payer.n)) is not None and k in known.rounds:
+            return False
         with self._lock() as lock:
             locked = lock.lock(PATIENCE_S)
             self._catch_up()
