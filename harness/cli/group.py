@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "diff": "diff",
         "events": "events",
         "logs": "logs",
+        "spend": "spend",
     },
     "Steer": {
         "pause": "pool",
