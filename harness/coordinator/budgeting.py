@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any
 
 from harness.atomicfs import replace_file
@@ -24,6 +24,7 @@ from harness.model import slug
 from harness.record import VERSION, dump
 from harness.spend import Ledger
 from harness.store.cells import Standing
+from harness.totals import Totals
 
 NAMED = 5
 """So many items that wait for a budget are called by their names."""
@@ -36,6 +37,8 @@ class Budgeting:
     index: Index
     events: EventStream
     ledger: Ledger
+    totals: Totals = field(default_factory=Totals)
+    """As `rooms` has found them."""
     asked: dict[str, str] | None = None
     """Budget -> the name of its file in state/interrupts/, of those that a person was asked about. None: not looked yet."""
 
@@ -46,9 +49,10 @@ class Budgeting:
         """
         if not config.budgeted:
             return {}
+        self.totals = self.ledger.read()
         rooms = self.ledger.rooms(all_budgets(config))
         for entry in self.index.of(Standing.RUNNING):
-            if self.ledger.attempt(entry.uid, entry.n) is None and not self.ledger.ended(entry.uid, entry.n):
+            if self.totals.attempt(entry.uid, entry.n) is None and not self.ledger.ended(entry.uid, entry.n):
                 ask = self._ask(config, entry)
                 for name in ask.budgets:
                     rooms[name] = replace(rooms[name], held=rooms[name].held.plus(ask.amount))
@@ -58,14 +62,26 @@ class Budgeting:
         """What hints are decided from."""
         if not rooms:
             return Funds()
-        asks = {entry.uid: self._ask(config, entry) for entry in self.index.of(Standing.READY)}
+        alike: dict[tuple[str, str, tuple[str, ...]], Ask] = {}
+        asks: dict[str, Ask] = {}
+        for entry in self.index.of(Standing.READY):
+            item = entry.item
+            if item.max_budget_usd is not None or item.max_budget_tokens is not None:
+                asks[entry.uid] = self._ask(config, entry)
+                continue
+            key = (item.project, item.convoy, item.agents)
+            if key not in alike:
+                alike[key] = self._ask(config, entry)
+            asks[entry.uid] = alike[key]
         return Funds(rooms=rooms, asks=asks)
 
     def _ask(self, config: Config, entry: Entry) -> Ask:
         item = entry.item
         budgets = tuple(budgets_of(config, item.project, item.convoy))
-        spent = self.ledger.item(item.uid) if item.max_budget_usd or item.max_budget_tokens else NOTHING
-        return Ask(budgets=budgets, amount=ask_of(config, item, item.agents, spent))
+        known = self.totals.items.get(item.uid)
+        return Ask(
+            budgets=budgets, amount=ask_of(config, item, item.agents, known.spent if known else NOTHING)
+        )
 
     def settle(self) -> None:
         """Give back what attempts have reserved whose worker could not do that. A disk that is full now is not later."""
@@ -74,12 +90,10 @@ class Budgeting:
 
     # ---- telling -----------------------------------------------------------------------------------------------------
 
-    def rows(
-        self, config: Config, rooms: Mapping[str, Room], unpaid: Mapping[str, tuple[str, ...]]
-    ) -> tuple[dict[str, Any], ...]:
+    def rows(self, funds: Funds, unpaid: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, Any], ...]:
         """For the report: the budgets that are spent or that items wait for."""
         out = []
-        for name, room in rooms.items():
+        for name, room in funds.rooms.items():
             waiting = [
                 self.index.open[uid]
                 for uid, names in unpaid.items()
@@ -98,17 +112,13 @@ class Budgeting:
                     "tokens_reserved": room.held.tokens,
                     "waiting": len(waiting),
                     "items": sorted(entry.item.id for entry in waiting)[:NAMED],
-                    "blocks": self.blocks(config, room, waiting),
+                    "blocks": any(room.exhausted(funds.asks[entry.uid].amount) for entry in waiting),
                     "what": str(room),
                     "setting": room.setting,
                     "day": day(self.clock.wall()) if name == DAY else "",
                 }
             )
         return tuple(out)
-
-    def blocks(self, config: Config, room: Room, waiting: Iterable[Entry]) -> bool:
-        """Is there an item that waits for this budget, and nobody who runs can make room for it?"""
-        return any(room.exhausted(self._ask(config, entry).amount) for entry in waiting)
 
     def ask(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """A file for whoever looks there for what waits for a person: made when a budget begins to block, gone when it ends."""

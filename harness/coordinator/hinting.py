@@ -145,7 +145,7 @@ class Hinting:
         funds = self._funds()
         decision = decide(ready, self.index.busy(), self.boosts, self.paused, now, self.limited, funds)
         wanted, self.unpaid = decision.hints, decision.unpaid
-        self._tell_budgets()
+        self._tell_budgets(funds)
         due = [r.not_before for r in ready if r.not_before > now]
         due += [now + max(0.0, moment - self.clock.wall()) + TICK_S for moment in self.limited_until]
         self.next_change = min(due, default=None)
@@ -172,9 +172,9 @@ class Hinting:
             return Funds()
         return self.budgeting.funds(self._config, self.rooms)
 
-    def _tell_budgets(self) -> None:
+    def _tell_budgets(self, funds: Funds) -> None:
         if self.budgeting is not None and self._config is not None:
-            self.budgets = self.budgeting.rows(self._config, self.rooms, self.unpaid)
+            self.budgets = self.budgeting.rows(funds, self.unpaid)
             self.budgeting.ask(self.budgets)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from harness.store.disk import Disk
 from harness.store.hints import Hints
 from tests.cli import ctl
 from tests.stores import World
+from tests.support import environment
 
 
 class Bench:
@@ -114,6 +117,16 @@ def test_a_reservation_of_a_dead_worker_is_given_back_by_the_sweep(b: Bench) -> 
     assert b.tick() in ({uid}, {other})
     assert (known := b.ledger.attempt(uid, 1)) is not None
     assert known.held == Amount()
+
+
+def test_an_item_with_a_budget_of_its_own_asks_for_what_is_left_of_that(b: Bench) -> None:
+    b.config = config(day=Budget(usd=1.0))
+    small, big = b.add("a", max_budget_usd=0.4) + b.add("b", max_budget_usd=3.0)
+    assert b.tick() == {small}
+    b.charge(0.2, uid=small)
+    (third,) = b.add("c", max_budget_usd=0.5)
+    assert b.tick() == {small, third}
+    assert set(b.hinting.unpaid) == {big}
 
 
 def test_items_of_other_projects_and_convoys_are_not_held_back(b: Bench) -> None:
@@ -245,6 +258,18 @@ def test_the_page_has_a_section_of_budgets_only_when_one_is_spent_or_waited_for(
     report()
     said = ctl(b.world.layout.root, "status").out
     assert "1.50 of 1.50 USD  0 of 100 tokens" in said.partition("Budgets")[2]
+
+
+def test_status_imports_nothing_heavy_for_what_was_spent(b: Bench) -> None:
+    b.charge(1.0)
+    code = (
+        "import sys; from harness.cli import main; code = main(sys.argv[1:]);"
+        "heavy = {'pydantic', 'yaml', 'structlog', 'harness.config'} & sys.modules.keys();"
+        "sys.exit(code or ','.join(sorted(heavy)) or 0)"
+    )
+    argv = [sys.executable, "-P", "-c", code, "--root", str(b.world.layout.root), "status", "--json"]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # ---- harnessctl spend ------------------------------------------------------------------------------------------------
