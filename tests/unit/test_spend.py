@@ -143,6 +143,24 @@ def test_a_ledger_that_is_held_for_too_long_refuses_and_still_takes_what_was_spe
     assert book.today().usd == 0.5
 
 
+def test_nobody_else_reserves_between_the_look_and_the_line_of_one(
+    layout: Layout, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spend, "PATIENCE_S", 0.0)
+    mine, other = ledger(layout, clock), ledger(layout, clock)
+    a, b = payer(layout, "a"), payer(layout, "b")
+    append = mine._append
+
+    def late(*args: Any, **more: Any) -> None:
+        with pytest.raises(BlockingIOError):
+            other.reserve(b, Amount(usd=0.6), DAY)
+        append(*args, **more)
+
+    monkeypatch.setattr(mine, "_append", late)
+    assert mine.reserve(a, Amount(usd=0.6), DAY) is None
+    assert other.reserve(b, Amount(usd=0.6), DAY) is not None
+
+
 RACER = """
 import sys
 from pathlib import Path
