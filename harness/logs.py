@@ -56,6 +56,7 @@ class Event(StrEnum):
     SESSION_LOST = "session_lost"
     LIMIT_MET = "limit_met"
     LIMIT_OVER = "limit_over"
+    BUDGET_MET = "budget_met"
     GATE_PASSED = "gate_passed"
     GATE_FAILED = "gate_failed"
     HEAL_STARTED = "heal_started"

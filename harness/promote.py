@@ -2,7 +2,7 @@
 
 Priority (0 first) is the band; a boost replaces it; every `AGEING_S` of waiting moves an item one band forward, so that
 nothing starves. Inside a band the item with the longest chain of dependants comes first, then the older one. Items whose
-`files` overlap are not started together; backoff, pause, overlap and limits of credentials withhold the hint.
+`files` overlap are not started together; backoff, pause, overlap, limits of credentials and budgets withhold the hint.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import PurePosixPath
 
+from harness.budgets import Funds, Purse
 from harness.dataclass import dataclass
 
 AGEING_S = 3600.0
@@ -64,6 +65,15 @@ class Wish:
     chain: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Who should have a hint, and who has none for want of money."""
+
+    hints: Mapping[str, Wish]
+    unpaid: Mapping[str, tuple[str, ...]]
+    """uid -> the budgets that it waits for."""
+
+
 def wishes(
     ready: Iterable[Ready],
     busy: Iterable[Busy],
@@ -71,28 +81,47 @@ def wishes(
     paused: frozenset[str],
     now: float,
     limited: Limited | None = None,
-) -> dict[str, Wish]:
-    """uid -> the hint it should have; who is missing should have none. `paused`: projects whose items wait."""
-    limited = limited or Limited()
+) -> Mapping[str, Wish]:
+    """uid -> the hint it should have, when money does not matter."""
+    return decide(ready, busy, boosts, paused, now, limited).hints
+
+
+def decide(
+    ready: Iterable[Ready],
+    busy: Iterable[Busy],
+    boosts: Mapping[str, int],
+    paused: frozenset[str],
+    now: float,
+    limited: Limited | None = None,
+    funds: Funds | None = None,
+) -> Decision:
+    """Who is not named should have no hint. `paused`: projects whose items wait. `funds` are handed out in the order in
+    which items would start; one that asks for more than is left waits, and the next may have it."""
+    limited, purse = limited or Limited(), Purse(funds or Funds())
     tried: set[str] = set()
     taken: dict[str, list[tuple[str, ...]]] = {}
     for other in busy:
         if other.files:
             taken.setdefault(other.project, []).append(other.files)
     out: dict[str, Wish] = {}
+    unpaid: dict[str, tuple[str, ...]] = {}
     order = sorted(ready, key=lambda r: (band_of(r, boosts, now), -r.chain, r.since, r.uid))
     for item in order:
         if item.project in paused or now < item.not_before:
             continue
+        if lacking := purse.lacking(item.uid):
+            unpaid[item.uid] = lacking
+            continue
         if not _may_start(item, limited, tried):
             continue
+        others = taken.setdefault(item.project, []) if item.files else []
+        if any(overlap(item.files, files) for files in others):
+            continue
+        purse.give(item.uid)
         if item.files:
-            others = taken.setdefault(item.project, [])
-            if any(overlap(item.files, files) for files in others):
-                continue
             others.append(item.files)
         out[item.uid] = Wish(band=band_of(item, boosts, now), chain=item.chain)
-    return out
+    return Decision(hints=out, unpaid=unpaid)
 
 
 def _may_start(item: Ready, limited: Limited, tried: set[str]) -> bool:

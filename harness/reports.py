@@ -77,6 +77,8 @@ class CoordinatorReport(Record):
     """Slot -> health (ok, backing off, hung, paused), rss_mb, restarts, next_start."""
     limited: Mapping[str, int] = field(default_factory=dict)
     """Credential -> ready items that wait for its limit."""
+    budgets: tuple[Mapping[str, Any], ...] = ()
+    """Those that are spent, or that ready items wait for."""
     problems: tuple[str, ...] = ()
     """What needs a person, in words, most urgent first."""
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from dataclasses import field
 from typing import Any
 
 from harness import reports
-from harness.clock import Clock, parse_rfc3339, rfc3339
+from harness.clock import Clock, day, parse_rfc3339, rfc3339
 from harness.dataclass import dataclass
 from harness.layout import DROP_SUFFIXES, Layout
 from harness.procs import ProcessId
@@ -85,6 +85,37 @@ class LimitStatus:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetStatus:
+    """A budget that is spent, or that ready items wait for, as the coordinator last saw it. None: no limit."""
+
+    name: str
+    usd: float | None
+    usd_spent: float
+    usd_reserved: float
+    tokens: int | None
+    tokens_spent: int
+    tokens_reserved: int
+    waiting: int
+    items: tuple[str, ...] = ()
+    """Some of those that wait."""
+    blocks: bool = False
+    """Nobody who runs can make room for what waits."""
+    what: str = ""
+    setting: str = ""
+    """Where it stands in config.yaml."""
+
+
+BUDGET_KEYS = (
+    "name",
+    "usd",
+    "usd_spent",
+    "usd_reserved",
+    "tokens",
+    "tokens_spent",
+    "tokens_reserved",
+    "waiting",
+)
 LIMIT_KEYS = ("credential", "kind", "since", "until", "waiting", "agent", "detail")
 
 
@@ -99,6 +130,7 @@ class Status:
     """Most urgent first."""
     projects: tuple[ProjectReport, ...] = ()
     limits: tuple[LimitStatus, ...] = ()
+    budgets: tuple[BudgetStatus, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     """Files in the drop box that are no drops, and why."""
     drops: int = 0
@@ -120,6 +152,7 @@ class Status:
             "convoys": [],
             "interrupts": [],
             "limits": [{key: getattr(limit, key) for key in LIMIT_KEYS} for limit in self.limits],
+            "budgets": [{key: getattr(budget, key) for key in BUDGET_KEYS} for budget in self.budgets],
             "metrics": {key: self.metrics.get(key, 0) for key in METRICS},
         }
 
@@ -148,19 +181,22 @@ def collect(layout: Layout, clock: Clock) -> Status:
         metrics, problems, ignored = {}, (), {}
     queue = _queue(counts, sum(p.unpublished for p in projects))
     limits = _limits(layout, now, report.limited if report else {})
+    budgets = _budgets(report, now)
     return Status(
         timestamp=rfc3339(now),
         coordinator=coordinator,
         agents=agents,
         queue=queue,
-        metrics=metrics,
+        metrics=metrics | _spent_today(layout, clock),
         needs=(
             *(_helpless(limit) for limit in limits if limit.kind in ("auth", "billing")),
+            *(_unpaid(budget, coordinator.pid) for budget in budgets if budget.blocks),
             *_needs(coordinator, problems, agents, projects, parked, queue, drops, ignored),
             *_paused(layout, counted=coordinator.state not in ("stopped", "silent")),
         ),
         projects=projects,
         limits=limits,
+        budgets=budgets,
         ignored=ignored,
         drops=drops,
     )
@@ -234,6 +270,40 @@ def _helpless(limit: LimitStatus) -> Need:
         what += f", {limit.waiting} items wait"
     return Need(
         what=what, command=f"harnessctl resume --credential {limit.credential}   # when it is repaired"
+    )
+
+
+def _budgets(report: CoordinatorReport | None, now: float) -> tuple[BudgetStatus, ...]:
+    """Also what a coordinator has said that is gone: it is why its items wait. A day that is over stops nothing."""
+    found = []
+    for row in report.budgets if report else ():
+        if row.get("day") not in (None, "", day(now)):
+            continue
+        known = {key: row.get(key) for key in BudgetStatus.__slots__}
+        found.append(BudgetStatus(**known | {"items": tuple(row.get("items") or ())}))
+    return tuple(found)
+
+
+def _spent_today(layout: Layout, clock: Clock) -> dict[str, float]:
+    """From the ledger's sums, whoever keeps them. Usually there is none, and nothing is imported for it."""
+    if not names_in(layout.spend):
+        return {}
+    from harness.spend import Ledger
+
+    try:
+        return {"spend_usd_today": round(Ledger(layout, clock).today().usd, 6)}
+    except OSError:
+        return {}
+
+
+def _unpaid(budget: BudgetStatus, pid: int | None) -> Need:
+    named = ", ".join(budget.items)
+    more = ", ..." if budget.waiting > len(budget.items) else ""
+    day_ends = "; it begins anew at midnight UTC" if budget.name == "day" else ""
+    then = f", then: kill -HUP {pid}" if pid else ""
+    return Need(
+        what=f"{budget.what}; {budget.waiting} items wait ({named}{more}){day_ends}",
+        command=f"harnessctl spend   # or raise {budget.setting} in config.yaml{then}",
     )
 
 

@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "logs": "logs",
         "sessions": "sessions",
         "session": "session",
+        "spend": "spend",
     },
     "Steer": {
         "pause": "pool",

@@ -51,6 +51,7 @@ def details(seen: Seen, layout: Layout) -> dict[str, Any]:
             "max_attempts": item.max_attempts,
             "timeout_s": item.timeout_s,
             "max_budget_usd": item.max_budget_usd,
+            "max_budget_tokens": item.max_budget_tokens,
             "commit": item.commit.value,
             "source": dict(item.source),
             "drop": item.drop,

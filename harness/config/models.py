@@ -28,6 +28,7 @@ from harness.config.rules import (
     Seconds,
     Slug,
     Text,
+    Tokens,
     Truth,
     Variable,
     VariableGlob,
@@ -194,6 +195,34 @@ class Merge(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget(Part):
+    """What may be spent. Nothing starts that would pass either."""
+
+    usd: Dollars | None = None
+    tokens: Tokens | None = None
+    """Sent and received, what came from a cache included."""
+
+    @property
+    def limits(self) -> bool:
+        """Whether it says anything."""
+        return self.usd is not None or self.tokens is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets(Part):
+    """What may be spent by all, and what is reserved for an attempt that nothing else bounds."""
+
+    fleet: Budget = field(default_factory=Budget)
+    """Of all that this root ever does."""
+    day: Budget = field(default_factory=Budget)
+    """Of a day, UTC."""
+    convoys: Mapping[str, Budget] = field(default_factory=dict)
+    """`convoy` of items -> all that they may cost together."""
+    reserve_usd: Dollars = 1.0
+    reserve_tokens: Tokens = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Project(Part):
     """A repository that agents work on."""
 
@@ -218,6 +247,8 @@ class Project(Part):
     """What every agent that works on it is told, below the item's own prompt."""
     domains: Mapping[str, str] = field(default_factory=dict)
     """The same for items with the label `domain`: its value -> what they are told."""
+    budget: Budget = field(default_factory=Budget)
+    """Of all that is ever done for it."""
 
     def gate(self, name: str) -> Gate:
         """Raises KeyError for a name that is not configured (`merge.gates` is checked when loading)."""
@@ -361,6 +392,7 @@ class Config(Part):
     credentials: Mapping[Slug, Credential] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
     """For tools that report tokens and no cost: a glob for the model's name -> its price. The first that matches holds."""
+    budgets: Budgets = field(default_factory=Budgets)
     health: Health = field(default_factory=Health)
     retry: Retry = field(default_factory=Retry)
     heal: Heal = field(default_factory=Heal)
@@ -374,6 +406,18 @@ class Config(Part):
         """The files that hold credentials, as real paths: no agent, gate or setup may read them."""
         files = (c.file for c in self.credentials.values() if c.file)
         return tuple(dict.fromkeys(Path(os.path.realpath(f)) for f in files))
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether there is any budget but those of single items."""
+        known = self.budgets
+        shared = (
+            known.fleet,
+            known.day,
+            *known.convoys.values(),
+            *(p.budget for p in self.projects.values()),
+        )
+        return any(budget.limits for budget in shared)
 
     @property
     def default_project(self) -> str | None:

@@ -94,6 +94,7 @@ _TAIL = """\
 # heal: {rounds: 3}         # how often a red gate goes back to the same agent within one attempt
 # drain_s: 600              # how long attempts may go on after the first TERM
 # disk: {floor_mb: 512, floor_inodes: 2000}   # nothing is claimed while less is free
+# budgets: {day: {usd: 20}}   # nothing starts that would pass it; also: fleet, convoys, and `budget` of a project
 """
 
 

@@ -79,6 +79,7 @@ class Telling:
             metrics=self.meter.values(self.clock.wall()),
             agents={s.name: slot_report(s) for s in self.pool.slots.values()},
             limited=self._limited(config),
+            budgets=self.hinting.budgets,
             problems=tuple(self._problems(config)),
         )
         reports.write(reports.coordinator_path(self.layout), report)

@@ -18,8 +18,9 @@ from harness.agents.base import AgentEvent, Text, Tool
 from harness.agents.environment import plain
 from harness.agents.outcomes import CostsAttempt, GoOn, Released, consequence, name_of
 from harness.atomicfs import FileLock
+from harness.budgets import OverBudget
 from harness.clock import Clock, day
-from harness.config import CommitBy, Config, Credential, Project, Setup
+from harness.config import CommitBy, Config, Credential, Durability, Project, Setup
 from harness.containment import Jail, Policy
 from harness.dataclass import dataclass
 from harness.errors import HarnessError
@@ -36,8 +37,10 @@ from harness.resuming import goes_on, preferred
 from harness.runner import Command, EndReason, Runner
 from harness.session import AgentResult, Session, Subject
 from harness.sessionfolder import SUMMARY, SessionFolder, tail
+from harness.spend import Ledger
 from harness.store.attempts import Claimed
 from harness.worker.result import Broken, Result
+from harness.worker.wallet import Wallet
 
 SETUP_STALL_S = 900.0
 TRIED_S = 5.0
@@ -78,6 +81,7 @@ class AttemptRun:
     kind: str = field(init=False)
     why: str = field(init=False)
     """Why the session that this attempt goes on with was broken off; "": it begins a new one."""
+    wallet: Wallet = field(init=False)
     carry: Carry | None = None
     permit: Permit | None = None
 
@@ -89,6 +93,14 @@ class AttemptRun:
         chosen, _ = self.limits.choose(self.config, choices)
         self.kind = chosen or (choices[0] if choices else "")
         self.folder, self.why = self._session_folder()
+        durable = self.config.durability is Durability.POWER
+        self.wallet = Wallet(
+            ledger=Ledger(self.layout, self.clock, durable=durable),
+            config=self.config,
+            item=owned.item,
+            n=owned.n,
+            agent=self.kind,
+        )
 
     def _session_folder(self) -> tuple[SessionFolder, str]:
         """-> (where the session is, why it was broken off when it is an earlier one's)"""
@@ -199,21 +211,28 @@ class AttemptRun:
         return self._failed(f"setup failed ({how}): {_last_line(tail(log, 4096))}")
 
     def _work(self) -> Result:
-        agent = self.config.agents[self.kind]
+        self._charge_earlier()
+        session = self._session(self.folder, self.kind)
+        try:
+            return self._rounds(session)
+        finally:
+            session.close()
+
+    def _session(self, folder: SessionFolder, agent: str) -> Session:
         subject = Subject(
             item=self.owned.item.id,
             uid=self.owned.uid,
             mark=self._mark,
             slot=self.slot,
-            agent=self.kind,
+            agent=agent,
             worktree=self._tree.path,
             policy=self._policy(),
             project=self.project.name,
         )
-        session = Session(
-            self.folder,
+        return Session(
+            folder,
             subject,
-            agent,
+            self.config.agents[agent],
             self._credential,
             runner=self.runner,
             clock=self.clock,
@@ -222,14 +241,25 @@ class AttemptRun:
             price=lambda usage: price_of(self.config.prices, usage),
             heard=self._hear,
         )
-        try:
-            return self._rounds(session)
-        finally:
-            session.close()
+
+    def _charge_earlier(self) -> None:
+        """What was used in sessions that do not go on, and is in no ledger: their worker was killed before."""
+        scratch = self.layout.scratch(self.slot)
+        for n, claim in self.claims.items():
+            path = self.layout.session(date_of(claim.claimed_at), self.owned.uid, n)
+            record = sessionrecord.read(path / SUMMARY) if path != self.folder.path else None
+            if record is None or n == self.owned.n:
+                continue
+            if record.agent in self.config.agents and any(not run.outcome for run in record.runs):
+                session = self._session(SessionFolder(path, scratch), record.agent)
+                session.settle()
+                record = session.record
+            self.wallet.charge(record)
 
     def _rounds(self, session: Session) -> Result:
         item, brief, rounds = self.owned.item, self._brief(), self.config.heal.rounds
         session.settle()
+        self.wallet.charge(session.record)
         prompt = self._first_prompt(session, brief)
         report = GateReport()
         before: tuple[frozenset[str], str] | None = None
@@ -282,14 +312,16 @@ class AttemptRun:
 
     def _run_agent(self, session: Session, prompt: str, brief: Brief, k: int) -> Result | None:
         """One round. None: on to the gates; otherwise how the attempt ends."""
-        budget_usd = self._budget_left()
-        if budget_usd is not None and budget_usd <= 0:
-            return self._failed("budget: what this item may cost is spent")
+        budget_usd, why = self.wallet.left()
+        if why:
+            return self._failed(why)
         permit = self.limits.start(self._limiter, self._credential)
         if isinstance(permit, Blocked):
             return self._waits(permit)
         self.permit = permit
         try:
+            if (short := self.wallet.reserve()) is not None:
+                return self._unpaid(short)
             self.stage("running", f"{self.kind}, round {k}")
             self._say(Event.AGENT_STARTED, agent=self.kind, round=k, resumed=session.goes_on or None)
             result = session.run(prompt, timeout_s=self._left(), budget_usd=budget_usd)
@@ -297,6 +329,7 @@ class AttemptRun:
                 self._say(Event.SESSION_LOST, agent=self.kind, round=k)
                 full = attempt_prompt(self.owned.item, brief, self.owned.attempts)
                 result = session.run(full, timeout_s=self._left(), budget_usd=budget_usd)
+            self.wallet.charge(session.record)
             return self._ended(result, k)
         finally:
             permit.close()
@@ -360,25 +393,10 @@ class AttemptRun:
         moment = None if limit.until is not None else self.clock.wall() + TRIED_S
         return Result(outcome=Outcome.RELEASED, reason=f"waits for {limit}", not_before=moment)
 
-    def _budget_left(self) -> float | None:
-        """What the next run may cost, in USD; None: no limit."""
-        mine, all_of_it = 0.0, 0.0
-        paths = {self.folder.path} | {
-            self.layout.session(date_of(claim.claimed_at), self.owned.uid, n)
-            for n, claim in self.claims.items()
-        }
-        for path in paths:
-            record = sessionrecord.read(path / SUMMARY)
-            for run in record.runs if record else ():
-                cost = (run.usage.cost_usd if run.usage else None) or 0.0
-                all_of_it += cost
-                mine += cost if run.attempt == self._mark else 0.0
-        limits = []
-        if (most := self.config.agents[self.kind].max_budget_usd) is not None:
-            limits.append(most - mine)
-        if self.owned.item.max_budget_usd is not None:
-            limits.append(self.owned.item.max_budget_usd - all_of_it)
-        return min(limits, default=None)
+    def _unpaid(self, short: OverBudget) -> Result:
+        """Another was quicker. The hint comes again when there is room, not before the coordinator has seen this."""
+        moment = self.clock.wall() + TRIED_S
+        return Result(outcome=Outcome.RELEASED, reason=f"waits for {short}", not_before=moment)
 
     @property
     def _credential(self) -> Credential | None:

@@ -45,6 +45,7 @@ from harness.worker.result import Broken, Result
 if TYPE_CHECKING:  # what carries an attempt out is not needed to claim one
     from harness.hub import Hub
     from harness.limits import Limits
+    from harness.spend import Ledger
     from harness.worker.attempt import AttemptRun
 
 IDLE_S = 12.0
@@ -81,6 +82,8 @@ class Worker:
     """What runs saves work: that is not stopped because the attempt is decided."""
     report: AgentReport = field(init=False)
     hubs: dict[str, Hub] = field(default_factory=dict)
+    ledger: Ledger | None = None
+    """For looking, once there is a budget."""
     started: float = 0.0
     troubles: int = 0
     """Attempts in a row that our own side could not carry out."""
@@ -179,14 +182,36 @@ class Worker:
         return None
 
     def _may_start(self, item: Item, earlier: Sequence[Attempt]) -> bool:
-        """Is there an agent for it that no limit stops? Otherwise its hint comes again when the limit is over."""
-        with suppress(OSError):
-            if not os.listdir(self.layout.limits):
-                return True
+        """Is there an agent for it that no limit stops, and money? Otherwise its hint comes again when there is."""
+        if not self.config.budgeted:
+            with suppress(OSError):
+                if not os.listdir(self.layout.limits):
+                    return True
         from harness.resuming import preferred
 
-        agent, limit = self._limits().choose(self.config, preferred(item, earlier))
-        return agent is not None or limit is None
+        agents = preferred(item, earlier)
+        agent, limit = self._limits().choose(self.config, agents)
+        return (agent is not None or limit is None) and self._affordable(item, agent)
+
+    def _affordable(self, item: Item, agent: str | None) -> bool:
+        """Reserves nothing: the attempt does, right before it costs something."""
+        if not self.config.budgeted:
+            return True
+        from harness.budgets import ask_of, budgets_of
+
+        budgets = budgets_of(self.config, item.project, item.convoy)
+        if not budgets:
+            return True
+        ask = ask_of(self.config, item, [agent] if agent else [], self._ledger.item(item.uid))
+        return self._ledger.short(budgets, ask) is None
+
+    @property
+    def _ledger(self) -> Ledger:
+        if self.ledger is None:
+            from harness.spend import Ledger
+
+            self.ledger = Ledger(self.layout, self.clock)
+        return self.ledger
 
     def _limits(self) -> Limits:
         from harness.limits import Limits
@@ -255,6 +280,9 @@ class Worker:
                 # Without a cgroup or namespace something may have escaped its marks: look where it worked.
                 self.containment.kill(f"{owned.uid}.{owned.n}", [run.worktree.path])
             self._end(owned, result, run)
+            if run:
+                with suppress(OSError):  # then the coordinator does it
+                    run.wallet.release()
         finally:
             self.owned = None
             self.containment.release(f"{owned.uid}.{owned.n}")

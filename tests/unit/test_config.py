@@ -262,6 +262,8 @@ def test_a_file_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
             "needs a group that holds the seconds",
         ),
         (agent("patterns: [{match: x, clas: auth}]"), "did you mean 'class'?"),
+        ("v: 1\nbudgets: {day: {usd: -1}}\n", "budgets.day.usd: must be greater than or equal to 0, not -1"),
+        ("v: 1\nbudgets: {days: {usd: 1}}\n", "budgets.days: unknown key 'days'; did you mean 'day'?"),
         (agent("credential: team"), "there is no credential 'team'; add it below `credentials`"),
         ("v: 1\ncredentials: {team: {variable: 1x}}\n", "credentials.team.variable: is not a name"),
     ],
@@ -300,6 +302,23 @@ def test_secrets_never_show_in_a_problem(tmp_path: Path) -> None:
     assert "sesame" not in " ".join(problems(tmp_path, text))
 
 
+def test_budgets_may_be_given_for_everything_a_day_convoys_and_projects(tmp_path: Path) -> None:
+    assert not load(tmp_path, MINIMAL).budgeted
+    loaded = load(tmp_path, project("budget: {tokens: 5}"))
+    assert loaded.budgeted
+    assert (loaded.projects["app"].budget.usd, loaded.projects["app"].budget.tokens) == (None, 5)
+    loaded = load(
+        tmp_path, MINIMAL + "budgets: {day: {usd: 20}, convoys: {'log in': {usd: 0}}, reserve_usd: 0.5}\n"
+    )
+    assert loaded.budgeted
+    assert (loaded.budgets.day.usd, loaded.budgets.reserve_usd, loaded.budgets.fleet.limits) == (
+        20.0,
+        0.5,
+        False,
+    )
+    assert loaded.budgets.convoys["log in"].usd == 0.0
+
+
 # overrides and origins
 
 
@@ -313,8 +332,9 @@ def test_an_option_beats_the_environment_beats_the_file_beats_the_default(tmp_pa
 
 
 def test_settings_one_level_down_can_be_overridden(tmp_path: Path) -> None:
-    loaded = load(tmp_path, "v: 1\n", HARNESS_HEALTH_BEAT_S="0.5", HARNESS_DURABILITY="process")
-    assert loaded.health.beat_s == 0.5
+    given = {"HARNESS_HEALTH_BEAT_S": "0.5", "HARNESS_BUDGETS_RESERVE_USD": "2"}
+    loaded = load(tmp_path, "v: 1\n", HARNESS_DURABILITY="process", **given)
+    assert (loaded.health.beat_s, loaded.budgets.reserve_usd) == (0.5, 2.0)
     assert loaded.durability is Durability.PROCESS
 
 

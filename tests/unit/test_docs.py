@@ -17,6 +17,8 @@ from harness.config import OutcomeName, load
 from harness.config.models import (
     WRITTEN,
     Agent,
+    Budget,
+    Budgets,
     Config,
     Credential,
     Disk,
@@ -47,6 +49,8 @@ SECTIONS: dict[str, type] = {
     "`agents.<name>.patterns[]`": Pattern,
     "`credentials.<name>`": Credential,
     "`prices.<glob>`": Price,
+    "`budgets`": Budgets,
+    "`projects.<name>.budget`": Budget,
     "`health`": Health,
     "`retry`": Retry,
     "`heal`": Heal,
