@@ -47,7 +47,7 @@ def scalar_settings() -> Iterator[str]:
         section: Any = field.default_factory
         if is_dataclass(section):
             yield from (f"{field.name}.{b.name}" for b in fields(section) if b.default_factory is MISSING)
-        elif field.name not in ("v", "projects", "agents", "credentials", "origins"):
+        elif field.name != "v" and field.default_factory is MISSING and field.init:
             yield field.name
 
 
