@@ -181,7 +181,7 @@ class Limits:
         if limit is not None:
             return limit
         if record.told or record.kind in PERSONAL:
-            self.over(name)
+            self._forget(record)
             return Permit(None)
         lock = FileLock(self._probe(name))
         if lock.try_lock():
@@ -248,13 +248,26 @@ class Limits:
         self._interrupts.mkdir(mode=0o700, exist_ok=True)
         replace_file(self._question(record.credential), dump(question), durable=False, mode=0o600)
 
-    def over(self, name: str) -> bool:
-        """The service has answered: the limit is gone. -> whether there was one."""
-        try:
-            self._path(name).unlink()
-            self._question(name).unlink(missing_ok=True)
-        except FileNotFoundError:
+    def answered(self, name: str, started_at: float) -> bool:
+        """The service has answered a run that began at `started_at`: a limit that was met before is gone, one that was
+        met since (by another) holds. -> whether there was one to forget."""
+        record = self.read(name)
+        if record is None or (_moment(record.since) or 0.0) > started_at:
             return False
+        return self._forget(record)
+
+    def over(self, name: str) -> bool:
+        """A person says so. -> whether there was one."""
+        record = self.read(name)
+        return record is not None and self._forget(record)
+
+    def _forget(self, record: LimitRecord) -> bool:
+        """Not when there is another one by now."""
+        with self._locked(record.credential):
+            if self.read(record.credential) != record:
+                return False
+            self._path(record.credential).unlink(missing_ok=True)
+            self._question(record.credential).unlink(missing_ok=True)
         return True
 
     def _holds(self, old: LimitRecord) -> bool:

@@ -16,8 +16,9 @@ from typing import Any
 from harness import sessionrecord
 from harness.agents.base import AgentEvent, Text, Tool
 from harness.agents.environment import plain
-from harness.agents.outcomes import CostsAttempt, GoOn, Released, consequence, name_of
+from harness.agents.outcomes import CostsAttempt, GoOn, Ok, Released, consequence, name_of
 from harness.atomicfs import FileLock
+from harness.bell import Bell
 from harness.budgets import OverBudget
 from harness.clock import Clock, day
 from harness.config import CommitBy, Config, Credential, Durability, Project, Setup
@@ -368,16 +369,16 @@ class AttemptRun:
                 until=limit.until or None,
                 agent=self.kind,
             )
-        else:
-            self.limits.over(self._limiter)
+        elif isinstance(result.outcome, Ok):
+            self.limits.answered(self._limiter, result.started_at)
         match after:
             case CostsAttempt(reason=reason):
                 return self._failed(reason)
             case Released(reason=reason, not_before=moment):
-                if limit is not None:
-                    moment = (
-                        None  # the credential waits, not this item: whoever lifts its limit lets it go on
-                    )
+                if (
+                    limit is not None
+                ):  # the credential waits, not this item: who lifts its limit lets it go on
+                    moment = None
                 return Result(outcome=Outcome.RELEASED, reason=reason, not_before=moment)
             case GoOn():
                 return None
@@ -385,7 +386,8 @@ class AttemptRun:
     def _hear(self, event: AgentEvent) -> None:
         """While the tool runs: the first word of the model says that a limit is over, and others need not wait."""
         if isinstance(event, Text | Tool) and self.permit is not None and self.permit.tries:
-            self.limits.over(self._limiter)
+            if self.limits.answered(self._limiter, self.clock.wall()):
+                Bell(self.layout.bell("coordinator")).ring()
             self.permit.close()
 
     def _waits(self, limit: Blocked) -> Result:

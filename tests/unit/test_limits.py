@@ -112,6 +112,20 @@ def test_when_the_service_has_answered_all_may_start(limits: Limits, clock: Fake
     assert met(limits, clock, Overloaded()).tries == 1
 
 
+def test_who_began_before_a_limit_was_met_does_not_end_it_by_a_good_end(
+    limits: Limits, clock: FakeClock
+) -> None:
+    began = clock.wall()
+    clock.advance(5)
+    met(limits, clock, UsageLimit(resets_at=clock.wall() + 100))
+    clock.advance(1)
+    assert not limits.answered("team", began)
+    assert limits.blocked("team") is not None
+    clock.advance(200)
+    assert limits.answered("team", clock.wall())
+    assert limits.all() == []
+
+
 @pytest.mark.parametrize(("outcome", "kind"), [(Auth(detail="401"), Kind.AUTH), (Billing(), Kind.BILLING)])
 def test_what_only_a_person_can_repair_stops_the_credential_and_asks(
     limits: Limits, clock: FakeClock, tmp_path: Path, outcome: AgentOutcome, kind: Kind
