@@ -19,6 +19,7 @@ from harness import redact, sessionrecord
 from harness.agents.base import Adapter, AgentEvent, CannotInvoke, Invocation, Started, Task, Usage
 from harness.agents.outcomes import AgentOutcome, described, name_of
 from harness.agents.registry import adapter_for
+from harness.agents.starting import share
 from harness.clock import Clock, rfc3339
 from harness.config import Agent, Credential
 from harness.containment import Jail, Policy
@@ -145,6 +146,7 @@ class Session:
         with self._live(adapter, task.round, budget_usd) as live:
             ended = self._runner.run(self._command(invocation, task.round, timeout_s, live))
             live.drain()
+        share(invocation.shared)  # a login that was renewed is everybody's
         outcome = live.verdict(ended) or adapter.finish(ended, self._clock.wall())
         return self._end(task.round, started_at, adapter, outcome, live, ended)
 
@@ -327,8 +329,9 @@ class Session:
         policy = self.folder.opened(self._subject.policy, self.folder.writable)
         if policy is None or not invocation.shared:
             return policy
-        hide = tuple(path for path in policy.hide if path not in invocation.shared)
-        return replace(policy, write=(*policy.write, *invocation.shared), hide=hide)
+        logins = tuple(invocation.shared.values())
+        hide = tuple(path for path in policy.hide if path not in logins)
+        return replace(policy, write=(*policy.write, *logins), hide=hide)
 
     def _end(
         self, k: int, started_at: float, adapter: Adapter, outcome: AgentOutcome, live: Live, ended: Ended

@@ -68,8 +68,8 @@ class Invocation:
     stall_s: float | None
     """None: the general one."""
     max_output_bytes: int
-    shared: tuple[Path, ...] = ()
-    """Real paths outside of the session that the tool may read and write: the login that all its sessions share."""
+    shared: Mapping[Path, Path] = field(default_factory=dict)
+    """Link in the session's HOME -> the login that all sessions share, which the tool may read and write."""
 
     def __repr__(self) -> str:
         return f"Invocation(argv={self.argv!r}, env=<{len(self.env)} variables>)"

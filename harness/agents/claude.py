@@ -45,12 +45,11 @@ from harness.agents.outcomes import (
     UsageLimit,
 )
 from harness.agents.starting import environment, refuse_too_long, seed
-from harness.config import Agent, Credential
+from harness.config import LOGINS, Agent, Credential
 from harness.runner import Ended, EndReason
 
 STOP = ((signal.SIGINT, 5.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 0.0))
 """After INT it says what it has cost; after TERM it ends its tools; after KILL they live on."""
-LOGIN = ".credentials.json"
 OWN = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_AUTOUPDATER": "1",
@@ -93,7 +92,7 @@ class ClaudeAdapter:
     def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
         agent = self._agent
         folder = task.home / ".claude"
-        shared = seed(agent, folder, environ, (LOGIN,))
+        shared = seed(agent, folder, environ, LOGINS["claude"])
         self._renewable = bool(shared) and self._credential is None
         own = OWN | {"CLAUDE_CONFIG_DIR": str(folder)} | ({"IS_SANDBOX": "1"} if agent.as_root else {})
         env = environment(agent, self._credential, task, environ, own)

@@ -39,11 +39,10 @@ from harness.agents.jsontool import (
 from harness.agents.outcomes import AgentOutcome, Auth, MaxTurns
 from harness.agents.starting import environment, refuse_too_long, seed
 from harness.agents.statuses import TEXT_CHARS, Failure, shown, status_in
-from harness.config import Agent, Credential
+from harness.config import LOGINS, Agent, Credential
 from harness.runner import Ended
 
 STOP = ((signal.SIGINT, 3.0), (signal.SIGKILL, 0.0))
-LOGINS = ("auth.json",)
 OVERRIDES = ("check_for_update_on_startup=false", "analytics.enabled=false", 'otel.exporter="none"')
 TOOLS = frozenset(["command_execution", "file_change", "mcp_tool_call", "web_search", "collab_tool_call"])
 """Types of items in which the model uses a tool. Each counts as a turn, and so does each message."""
@@ -70,7 +69,7 @@ class CodexAdapter(JsonTool):
         self._task = task
         self._before = {key: jsonl.count(task.state, key) or 0 for key in USED}
         home = task.home / ".codex"
-        shared = seed(agent, home, environ, LOGINS)
+        shared = seed(agent, home, environ, LOGINS["codex"])
         env = environment(agent, self._credential, task, environ, {"CODEX_HOME": str(home)})
         argv = [agent.binary or "codex", "exec", "--json", "--dangerously-bypass-approvals-and-sandbox"]
         for override in OVERRIDES:

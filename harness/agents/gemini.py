@@ -33,11 +33,10 @@ from harness.agents.outcomes import AgentOutcome, Auth, Crash, MaxTurns, Overloa
 from harness.agents.starting import MAX_ARGUMENT_BYTES, environment, refuse_too_long, seed
 from harness.agents.statuses import TEXT_CHARS, Failure, shown
 from harness.atomicfs import replace_file
-from harness.config import Agent, Credential, OutcomeName
+from harness.config import LOGINS, Agent, Credential, OutcomeName
 from harness.runner import Ended
 
 STOP = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.0))
-LOGINS = ("oauth_creds.json", "google_accounts.json")
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "privacy": {"usageStatisticsEnabled": False},
     "general": {"enableAutoUpdate": False},
@@ -79,7 +78,7 @@ class GeminiAdapter(JsonTool):
         agent = self._agent
         self._task = task
         folder = task.home / ".gemini"
-        shared = seed(agent, folder, environ, LOGINS)
+        shared = seed(agent, folder, environ, LOGINS["gemini"])
         _settle(folder / "settings.json", self._settings())
         env = environment(agent, self._credential, task, environ, {})
         argv = [agent.binary or "gemini", "-o", "stream-json", "--skip-trust", "--approval-mode", "yolo"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import signal
 from collections import deque
@@ -35,12 +34,11 @@ from harness.agents.base import (
 )
 from harness.agents.jsontool import FINAL_CHARS, JsonTool, detail_of, label
 from harness.agents.outcomes import Budget, MaxTurns, name_of
-from harness.agents.starting import environment, refuse_too_long, seed
+from harness.agents.starting import environment, refuse_too_long, seed, share
 from harness.agents.statuses import TEXT_CHARS, Failure, shown
-from harness.config import Agent, Credential, OutcomeName, expand
+from harness.config import LOGINS, Agent, Credential, OutcomeName, expand
 
 STOP = ((signal.SIGTERM, 3.0), (signal.SIGKILL, 0.0))
-LOGINS = ("auth.json", "mcp-auth.json")
 DATA = Path(".local/share/opencode")
 CONFIG = Path(".config/opencode")
 OURS: Mapping[str, Any] = {"autoupdate": False, "share": "disabled", "permission": "allow"}
@@ -83,9 +81,10 @@ class OpencodeAdapter(JsonTool):
     def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
         agent = self._agent
         self._task = task
-        shared = seed(agent, task.home / CONFIG, environ, LOGINS)
+        shared = seed(agent, task.home / CONFIG, environ, LOGINS["opencode"])
         if agent.config_from is not None:
-            shared = _link_logins(Path(expand(agent.config_from, environ, where="agents")), task.home / DATA)
+            source = Path(expand(agent.config_from, environ, where="agents"))
+            shared = share(_logins(source, task.home / DATA))
         own = {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
         env = environment(agent, self._credential, task, environ, own)
         env[INLINE] = _inline(env.get(INLINE, ""))
@@ -286,20 +285,15 @@ def _inline(own: str) -> str:
     return json.dumps({**OURS, **theirs}) if isinstance(theirs, dict) else own
 
 
-def _link_logins(source: Path, folder: Path) -> tuple[Path, ...]:
-    """Logins are renewed in place: they are shared, never copied. -> their real paths. Raises OSError."""
+def _logins(source: Path, folder: Path) -> dict[Path, Path]:
+    """Link -> login, where one is. Raises OSError."""
     places = [source]
     if source.parent.name == ".config":
         places.append(source.parent.parent / DATA)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shared = []
-    for name in LOGINS:
-        real = next((Path(os.path.realpath(p / name)) for p in places if (p / name).is_file()), None)
-        if real is None:
-            continue
-        link = folder / name
-        if os.path.realpath(link) != str(real):
-            link.unlink(missing_ok=True)
-            link.symlink_to(real)
-        shared.append(real)
-    return tuple(shared)
+    found = {}
+    for name in LOGINS["opencode"]:
+        login = next((place / name for place in places if (place / name).is_file()), None)
+        if login is not None:
+            found[folder / name] = login
+    return found

@@ -13,12 +13,14 @@ from pathlib import Path
 from harness.agents.base import CannotInvoke, Task
 from harness.agents.environment import passed, plain
 from harness.agents.outcomes import Auth, BadRequest
+from harness.atomicfs import replace_file
 from harness.config import Agent, Credential, expand
 from harness.errors import ConfigError
 
 MAX_ARGUMENT_BYTES = 128 << 10
 """MAX_ARG_STRLEN of Linux, the closing NUL included: execve(2), "Limits on size of arguments and environment"."""
 MAX_SECRET_BYTES = 64 << 10
+MAX_LOGIN_BYTES = 1 << 20
 
 
 def environment(
@@ -57,11 +59,10 @@ def environment(
     }
 
 
-def seed(agent: Agent, folder: Path, environ: Mapping[str, str], logins: Collection[str]) -> tuple[Path, ...]:
+def seed(agent: Agent, folder: Path, environ: Mapping[str, str], logins: Collection[str]) -> dict[Path, Path]:
     """Makes the tool's configuration folder of this session: a copy of `config_from`, once; `logins` are links.
 
-    A login holds a token that is renewed: copies of it would make each other invalid. -> the real paths of the logins
-    that are there, for `Invocation.shared`. Raises CannotInvoke when `config_from` is no folder, OSError.
+    -> `Invocation.shared`, of the logins that are there. Raises CannotInvoke when `config_from` is no folder, OSError.
     """
     source = _source(agent, environ)
     if not folder.is_dir():
@@ -72,22 +73,32 @@ def seed(agent: Agent, folder: Path, environ: Mapping[str, str], logins: Collect
             draft.mkdir(mode=0o700)
         else:
             skip = shutil.ignore_patterns(*logins, "projects", "sessions", "logs", "tmp", ".tmp", "cache")
-            shutil.copytree(source, draft, symlinks=True, ignore=skip)
+            shutil.copytree(source, draft, ignore=skip, ignore_dangling_symlinks=True)
             draft.chmod(0o700)
         draft.rename(folder)
-    if source is None:
-        return ()
-    shared = []
-    for name in logins:
-        real = Path(os.path.realpath(source / name))
+    found = {folder / name: source / name for name in logins} if source is not None else {}
+    return share(found)
+
+
+def share(logins: Mapping[Path, Path]) -> dict[Path, Path]:
+    """Makes each of these names a link to the login that all sessions share. -> those that are there, by their real paths.
+
+    A login holds a token that is renewed: copies of it would make each other invalid. A tool that renews it by putting
+    another file in the link's place has that file taken over, when it is younger. Raises OSError.
+    """
+    out = {}
+    for link, login in logins.items():
+        real = Path(os.path.realpath(login))
         if not real.is_file():
             continue
-        link = folder / name
         if os.path.realpath(link) != str(real):
+            if link.is_file() and not link.is_symlink() and link.stat().st_mtime > real.stat().st_mtime:
+                with link.open("rb") as file:
+                    replace_file(real, file.read(MAX_LOGIN_BYTES), durable=True, mode=0o600)
             link.unlink(missing_ok=True)
             link.symlink_to(real)
-        shared.append(real)
-    return tuple(shared)
+        out[link] = real
+    return out
 
 
 def _source(agent: Agent, environ: Mapping[str, str]) -> Path | None:
@@ -105,7 +116,7 @@ def _source(agent: Agent, environ: Mapping[str, str]) -> Path | None:
 
 def refuse_too_long(argv: tuple[str, ...], env: Mapping[str, str], task: Task) -> None:
     """Linux limits one argument and all of them with the environment; a tool must not die of E2BIG with no word."""
-    where, remedy = f"agents.{task.agent}.argv", "set prompt: file (or stdin) for this agent"
+    where, remedy = f"agents.{task.agent}", "shorten its arguments; of a command: set prompt: file (or stdin)"
     sizes = [len(os.fsencode(word)) + 1 for word in argv]
     if any("\0" in word for word in argv):
         what = "the prompt holds a NUL character and cannot be an argument"

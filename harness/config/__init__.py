@@ -8,6 +8,7 @@ from harness.config.loading import load
 from harness.config.models import (
     ADAPTERS,
     BUILTIN_GATES,
+    LOGINS,
     SETTINGS,
     Agent,
     Budget,
@@ -42,6 +43,7 @@ from harness.config.source import scalar_settings
 __all__ = [
     "ADAPTERS",
     "BUILTIN_GATES",
+    "LOGINS",
     "PLACEHOLDER",
     "SETTINGS",
     "URL",

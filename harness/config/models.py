@@ -354,6 +354,17 @@ SETTINGS: Mapping[str, frozenset[str]] = {
 """adapter -> the settings of an agent that mean something to it; any other is refused."""
 
 
+LOGINS: Mapping[str, tuple[str, ...]] = {
+    "claude": (".credentials.json",),
+    "codex": ("auth.json",),
+    "gemini": ("oauth_creds.json", "google_accounts.json"),
+    "opencode": ("auth.json", "mcp-auth.json"),
+}
+"""adapter -> the files of its configuration folder that hold a login."""
+OPENCODE_DATA = Path("../../.local/share/opencode")
+"""Where OpenCode keeps its login, as seen from its configuration folder."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential(Part):
     """A secret that an agent needs. Only the agent's own process ever gets it."""
@@ -372,6 +383,13 @@ class Price(Part):
     output: Dollars
     cached: Dollars | None = None
     """Input that was read from a cache; None: as `input`."""
+
+
+def _login_folders(agent: Agent) -> tuple[Path, ...]:
+    if agent.config_from is None:
+        return ()
+    folder = Path(os.path.expandvars(agent.config_from))
+    return (folder, folder / OPENCODE_DATA) if agent.adapter == "opencode" else (folder,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,8 +421,12 @@ class Config(Part):
 
     @property
     def secrets(self) -> tuple[Path, ...]:
-        """The files that hold credentials, as real paths: no agent, gate or setup may read them."""
-        files = (c.file for c in self.credentials.values() if c.file)
+        """The files that hold credentials, as real paths: no gate or setup may read them, and no agent but its own."""
+        files = [c.file for c in self.credentials.values() if c.file]
+        for agent in self.agents.values():
+            for folder in _login_folders(agent):
+                logins = (folder / name for name in LOGINS.get(agent.adapter, ()))
+                files += [str(path) for path in logins if path.exists()]
         return tuple(dict.fromkeys(Path(os.path.realpath(f)) for f in files))
 
     @property

@@ -810,7 +810,7 @@ def test_settings_are_copied_and_the_login_is_shared(tmp_path: Path) -> None:
     assert (folder / ".claude.json").read_text() == '{"mcpServers": {}}'
     assert not (folder / ".claude.json").is_symlink()
     assert (folder / ".credentials.json").resolve() == source / ".credentials.json"
-    assert invocation.shared == (source / ".credentials.json",)
+    assert tuple(invocation.shared.values()) == (source / ".credentials.json",)
 
 
 def test_a_credential_is_handed_over_in_the_environment_alone(tmp_path: Path) -> None:

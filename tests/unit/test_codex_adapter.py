@@ -446,7 +446,7 @@ def test_it_is_started_with_its_prompt_on_stdin_and_without_asking(tmp_path: Pat
     assert invocation.env["CODEX_HOME"] == str(made.home / ".codex")
     assert (made.home / ".codex").is_dir()
     assert invocation.stop == ((signal.SIGINT, 3.0), (signal.SIGKILL, 0.0))
-    assert invocation.shared == ()
+    assert invocation.shared == {}
 
 
 def test_going_on_names_the_thread_behind_all_options(tmp_path: Path) -> None:
@@ -473,7 +473,7 @@ def test_each_session_begins_with_a_copy_and_shares_the_login(tmp_path: Path) ->
     own = made.home / ".codex"
     assert (own / "config.toml").read_text() == 'model = "x"'
     assert (own / "auth.json").is_symlink()
-    assert invocation.shared == ((source / "auth.json").resolve(),)
+    assert tuple(invocation.shared.values()) == ((source / "auth.json").resolve(),)
     assert not (own / "sessions").exists()
 
 

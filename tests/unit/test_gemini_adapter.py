@@ -473,7 +473,7 @@ def test_settings_of_the_person_are_kept_and_their_file_is_not_touched(tmp_path:
     assert found["general"] == {"vimMode": True, "enableAutoUpdate": False}
     assert found["telemetry"] == {"enabled": False}
     assert (tmp_path / "dotfile").read_text() == text
-    assert invocation.shared == ((source / "oauth_creds.json").resolve(),)
+    assert tuple(invocation.shared.values()) == ((source / "oauth_creds.json").resolve(),)
     assert gemini(config_from=str(source)).command(made, {}).shared == invocation.shared
 
 

@@ -428,7 +428,7 @@ def test_the_login_is_shared_from_where_the_tool_keeps_it(tmp_path: Path) -> Non
     made = task(tmp_path)
     for _ in range(2):
         invocation = opencode(config_from=str(source)).command(made, {})
-        assert invocation.shared == ((data / "auth.json").resolve(),)
+        assert tuple(invocation.shared.values()) == ((data / "auth.json").resolve(),)
     own = made.home / ".local" / "share" / "opencode"
     assert [path.name for path in own.iterdir()] == ["auth.json"]
     assert (own / "auth.json").is_symlink()
@@ -441,7 +441,7 @@ def test_a_login_that_lies_in_the_folder_itself_comes_first(tmp_path: Path) -> N
     (source / "auth.json").write_text("{}")
     made = task(tmp_path)
     invocation = opencode(config_from=str(source)).command(made, {})
-    assert invocation.shared == ((source / "auth.json").resolve(),)
+    assert tuple(invocation.shared.values()) == ((source / "auth.json").resolve(),)
     link = made.home / ".local" / "share" / "opencode" / "auth.json"
     assert link.resolve() == (source / "auth.json").resolve()
 
