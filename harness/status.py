@@ -7,12 +7,14 @@ is scanned.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
 from harness import reports
+from harness.atomicfs import open_plain
 from harness.clock import Clock, day, parse_rfc3339, rfc3339
 from harness.dataclass import dataclass
 from harness.layout import DROP_SUFFIXES, Layout
@@ -116,6 +118,7 @@ BUDGET_KEYS = (
     "tokens_reserved",
     "waiting",
 )
+MAX_INTERRUPT_BYTES = 64 << 10
 LIMIT_KEYS = ("credential", "kind", "since", "until", "waiting", "agent", "detail")
 
 
@@ -130,6 +133,8 @@ class Status:
     """Most urgent first."""
     projects: tuple[ProjectReport, ...] = ()
     limits: tuple[LimitStatus, ...] = ()
+    interrupts: tuple[Mapping[str, Any], ...] = ()
+    """What waits for a person, as state/interrupts/ has it, the oldest first."""
     budgets: tuple[BudgetStatus, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     """Files in the drop box that are no drops, and why."""
@@ -150,7 +155,7 @@ class Status:
             "agents": [{key: getattr(agent, key) for key in AGENT_KEYS} for agent in self.agents],
             "queue": {key: getattr(self.queue, key) for key in Queue.__slots__},
             "convoys": [],
-            "interrupts": [],
+            "interrupts": [dict(interrupt) for interrupt in self.interrupts],
             "limits": [{key: getattr(limit, key) for key in LIMIT_KEYS} for limit in self.limits],
             "budgets": [{key: getattr(budget, key) for key in BUDGET_KEYS} for budget in self.budgets],
             "metrics": {key: self.metrics.get(key, 0) for key in METRICS},
@@ -196,6 +201,7 @@ def collect(layout: Layout, clock: Clock) -> Status:
         ),
         projects=projects,
         limits=limits,
+        interrupts=tuple(_interrupts(layout)),
         budgets=budgets,
         ignored=ignored,
         drops=drops,
@@ -248,7 +254,8 @@ def _limits(layout: Layout, now: float, waiting: Mapping[str, int]) -> tuple[Lim
     found = []
     for record in Limits(layout, SystemClock()).all():
         until = record.until if record.kind not in PERSONAL else ""
-        if until and record.told and _seconds(until, 0.0) <= now:
+        ends = _seconds(until, -1.0)
+        if until and (ends < 0 or (record.told and ends <= now)):
             continue
         found.append(
             LimitStatus(
@@ -262,6 +269,24 @@ def _limits(layout: Layout, now: float, waiting: Mapping[str, int]) -> tuple[Lim
             )
         )
     return tuple(found)
+
+
+INTERRUPT_KEYS = ("kind", "what", "remedy", "raised_at")
+
+
+def _interrupts(layout: Layout) -> list[dict[str, Any]]:
+    """Every question that can be read; what it is about is its name."""
+    found = []
+    for name in sorted(name for name in names_in(layout.interrupts) if name.endswith(".json")):
+        try:
+            with open(open_plain(layout.interrupts / name), "rb") as file:
+                data = json.loads(file.read(MAX_INTERRUPT_BYTES))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(data, dict):
+            told = {key: str(data.get(key, "")) for key in INTERRUPT_KEYS}
+            found.append({"id": name.removesuffix(".json"), **told})
+    return sorted(found, key=lambda one: one["raised_at"])
 
 
 def _helpless(limit: LimitStatus) -> Need:

@@ -176,6 +176,8 @@ def test_a_refused_credential_stops_what_needs_it_asks_a_person_and_goes_on_when
         assert "401 invalid key" in json.loads(question.read_text())["what"]
         need = d.status().needs[0]
         assert "credential agent.shell is refused (auth)" in need.what
+        (asked,) = d.status().to_json()["interrupts"]
+        assert (asked["id"], asked["kind"]) == ("credential.agent.shell", "credential")
         refused.unlink()
         assert d.cli(*need.command.partition("   #")[0].split()[1:]) == 0
         assert d.run_until_idle() == 0
