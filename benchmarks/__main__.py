@@ -8,7 +8,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cost, deaths, drops, latency, looking, overhead, power, scaling, worktrees
+from benchmarks import (
+    cost,
+    deaths,
+    drops,
+    latency,
+    looking,
+    overhead,
+    power,
+    scaling,
+    streaming,
+    worktrees,
+)
 from benchmarks.queue import ours
 from benchmarks.storm import Wrong, storm
 from benchmarks.tables import Row, machine, note, table
@@ -36,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Path, bool], list[Row]]] = {
     "load": cost.load,
     "speedup": scaling.speedup,
     "status": looking.status,
+    "streaming": streaming.streaming,
     "store": ours.rows,
     "drops": drops.rows,
     "overhead": overhead.overhead,

@@ -10,7 +10,9 @@ import errno
 import fcntl
 import functools
 import os
+import stat
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -45,6 +47,19 @@ def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -
         raise
     if durable:
         fsync_dir(path.parent)
+
+
+def open_plain(path: Path | str, *, dir_fd: int | None = None) -> int:
+    """Open a file for reading where others may have put anything: never waits, follows no link. -> its descriptor.
+
+    Raises OSError, also (EINVAL) for what is no regular file: a FIFO, a folder, a device.
+    """
+    # O_NONBLOCK: to open a FIFO waits for a writer, fifo(7).
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -122,6 +137,9 @@ def locked_by_other(fd: int) -> bool:
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
+POLL_S = 0.01
+
+
 class FileLock:
     """A kernel lock on a file that stays in its place: freed by the kernel when its holder is gone, however it went.
 
@@ -147,6 +165,15 @@ class FileLock:
             if self._in_place():
                 return True
             self.close()  # the file was removed or replaced between open and lock: that one locks nothing
+
+    def lock(self, patience_s: float) -> bool:
+        """As `try_lock`, asked again and again for `patience_s`. For locks that are held for moments."""
+        deadline = time.monotonic() + patience_s
+        while not self.try_lock():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
 
     def _in_place(self) -> bool:
         try:

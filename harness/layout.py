@@ -19,6 +19,9 @@ STATE_FOLDERS = (
     "sessions",
     "tmp",
     "control",
+    "interrupts",
+    "limits",
+    "spend",
     "events",
     "logs",
     "run",
@@ -80,6 +83,21 @@ class Layout:
     @property
     def sessions(self) -> Path:
         return self.state / "sessions"
+
+    @property
+    def limits(self) -> Path:
+        """<credential>.json: what nobody may start on, until when."""
+        return self.state / "limits"
+
+    @property
+    def spend(self) -> Path:
+        """<day>.jsonl: what was reserved and spent."""
+        return self.state / "spend"
+
+    @property
+    def interrupts(self) -> Path:
+        """<name>.json: what waits for a person."""
+        return self.state / "interrupts"
 
     @property
     def tmp(self) -> Path:

@@ -139,6 +139,7 @@ class Item(Record):
     max_attempts: int = 3
     timeout_s: float | None = None
     max_budget_usd: float | None = None
+    max_budget_tokens: int | None = None
     commit: CommitPolicy = CommitPolicy.REQUIRED
     labels: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)

@@ -2,14 +2,16 @@
 
 Priority (0 first) is the band; a boost replaces it; every `AGEING_S` of waiting moves an item one band forward, so that
 nothing starves. Inside a band the item with the longest chain of dependants comes first, then the older one. Items whose
-`files` overlap are not started together; backoff, pause and overlap withhold the hint.
+`files` overlap are not started together; backoff, pause, overlap, limits of credentials and budgets withhold the hint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from pathlib import PurePosixPath
 
+from harness.budgets import Funds, Purse
 from harness.dataclass import dataclass
 
 AGEING_S = 3600.0
@@ -30,6 +32,20 @@ class Ready:
     chain: int = 0
     """Length of the longest chain of items that wait for it."""
     files: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    """Any of them may run it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limited:
+    """What limits of credentials say of agents."""
+
+    stopped: frozenset[str] = frozenset()
+    """Agents that may not start."""
+    trying: Mapping[str, str] = field(default_factory=dict)
+    """Agent -> its credential, whose limit may be over: one item alone tries it."""
+    for_good: Mapping[str, str] = field(default_factory=dict)
+    """Agents that do not start until a person has helped -> their credential."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,30 +65,78 @@ class Wish:
     chain: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Who should have a hint, and who has none for want of money."""
+
+    hints: Mapping[str, Wish]
+    unpaid: Mapping[str, tuple[str, ...]]
+    """uid -> the budgets that it waits for."""
+
+
 def wishes(
     ready: Iterable[Ready],
     busy: Iterable[Busy],
     boosts: Mapping[str, int],
     paused: frozenset[str],
     now: float,
-) -> dict[str, Wish]:
-    """uid -> the hint it should have; who is missing should have none. `paused`: projects whose items wait."""
+    limited: Limited | None = None,
+) -> Mapping[str, Wish]:
+    """uid -> the hint it should have, when money does not matter."""
+    return decide(ready, busy, boosts, paused, now, limited).hints
+
+
+def decide(
+    ready: Iterable[Ready],
+    busy: Iterable[Busy],
+    boosts: Mapping[str, int],
+    paused: frozenset[str],
+    now: float,
+    limited: Limited | None = None,
+    funds: Funds | None = None,
+) -> Decision:
+    """Who is not named should have no hint. `paused`: projects whose items wait. `funds` are handed out in the order in
+    which items would start; one that asks for more than is left waits, and the next may have it."""
+    limited, purse = limited or Limited(), Purse(funds or Funds())
+    tried: set[str] = set()
     taken: dict[str, list[tuple[str, ...]]] = {}
     for other in busy:
         if other.files:
             taken.setdefault(other.project, []).append(other.files)
     out: dict[str, Wish] = {}
+    unpaid: dict[str, tuple[str, ...]] = {}
     order = sorted(ready, key=lambda r: (band_of(r, boosts, now), -r.chain, r.since, r.uid))
     for item in order:
         if item.project in paused or now < item.not_before:
             continue
+        if lacking := purse.lacking(item.uid):
+            unpaid[item.uid] = lacking
+            continue
+        if not _may_start(item, limited, tried):
+            continue
+        others = taken.setdefault(item.project, []) if item.files else []
+        if any(overlap(item.files, files) for files in others):
+            continue
+        purse.give(item.uid)
         if item.files:
-            others = taken.setdefault(item.project, [])
-            if any(overlap(item.files, files) for files in others):
-                continue
             others.append(item.files)
         out[item.uid] = Wish(band=band_of(item, boosts, now), chain=item.chain)
-    return out
+    return Decision(hints=out, unpaid=unpaid)
+
+
+def _may_start(item: Ready, limited: Limited, tried: set[str]) -> bool:
+    """Is there an agent for it that no limit stops? `tried`: credentials that an earlier item tries already."""
+    if not item.agents:
+        return True
+    free = [agent for agent in item.agents if agent not in limited.stopped]
+    certain = [agent for agent in free if agent not in limited.trying]
+    if certain or not free:
+        return bool(certain)
+    credential = limited.trying[free[0]]
+    if credential in tried:
+        return False
+    tried.add(credential)
+    return True
 
 
 def band_of(item: Ready, boosts: Mapping[str, int], now: float) -> int:

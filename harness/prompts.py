@@ -6,6 +6,7 @@ Pure. The item's prompt always comes first and unchanged. With `Instructions.COM
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.config import CommitBy, Instructions
@@ -15,6 +16,10 @@ from harness.terminal import printable, printable_line
 
 MAX_EVIDENCE_CHARS = 16 << 10
 MAX_TAIL_CHARS = 8 << 10
+ESSENTIAL_LINES = 20
+_MISTAKE = re.compile(
+    r"\b(?:[A-Za-z]*(?:Error|Exception)\b|error(?:\[\w+\])?:|FAIL(?:ED|URE)?\b|fatal:|panicked at|undefined reference|E   )"
+)
 EARLIER = 3
 """Of so many of the last attempts the next one is told."""
 
@@ -37,6 +42,9 @@ class Brief:
     protected: tuple[str, ...] = ()
     commit_by: CommitBy = CommitBy.EITHER
     instructions: Instructions = Instructions.COMMENT
+    worktree: str = ""
+    briefings: tuple[str, ...] = ()
+    """What config.yaml tells everybody, the project's agents, and those who work in the item's domain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +62,16 @@ def attempt_prompt(item: Item, brief: Brief, earlier: Sequence[Attempt] = ()) ->
     """The prompt of the first run of an attempt. `earlier` are the item's ended attempts, oldest first."""
     if brief.instructions is Instructions.NONE:
         return item.prompt
-    sections = [_task(item), _rules(item, brief), _earlier(earlier)]
+    sections = [_task(item, brief), *_briefings(brief), _rules(item, brief), _earlier(earlier)]
     return _joined(item.prompt, sections, brief.instructions)
 
 
-def heal_prompt(item: Item, brief: Brief, red: Iterable[RedGate], *, number: int, rounds: int) -> str:
+def heal_prompt(
+    item: Item, brief: Brief, red: Iterable[RedGate], *, number: int, rounds: int, knows: bool = False
+) -> str:
     """The prompt of a heal round: what failed. `number` of `rounds`, counted from 1.
 
-    A session that goes on knows its task; a tool without a memory gets the item's prompt again all the same.
+    `knows`: the session goes on and has its task; a tool without a memory gets the item's prompt again.
     """
     if brief.instructions is Instructions.NONE:
         return item.prompt
@@ -70,17 +80,43 @@ def heal_prompt(item: Item, brief: Brief, red: Iterable[RedGate], *, number: int
         "Repair the cause. Do not weaken, skip or delete the check.",
     )
     sections = [("Not done yet", head), *(_red(gate) for gate in red), _rules(item, brief)]
+    if knows:
+        return _joined("Your work is not done yet.", sections, Instructions.TEXT)
     return _joined(item.prompt, sections, brief.instructions)
+
+
+def resume_prompt(item: Item, brief: Brief, why: str, worktree: str, *, carried: bool) -> str:
+    """The prompt for a session that was broken off and goes on. `why`: what broke it off; `carried`: its files are there."""
+    if brief.instructions is Instructions.NONE:
+        return item.prompt
+    files = (
+        "Your commits and uncommitted files are there as you left them; ignored files (caches, builds) may be gone."
+        if carried
+        else "It begins at the present state of the target: what you had changed is not there, look before you rely on it."
+    )
+    head = (
+        f"You were interrupted: {printable_line(why, 500)}. Go on with the task where you were, and finish it.",
+        f"Your worktree is {printable_line(worktree, 1000)} now, use no other path. {files}",
+        "A command that ran when you were interrupted was ended: check what it has done.",
+    )
+    return _joined("Go on with the task.", [("Interrupted", head), _rules(item, brief)], Instructions.TEXT)
 
 
 Section = tuple[str, Sequence[str]]
 
 
-def _task(item: Item) -> Section:
+def _task(item: Item, brief: Brief) -> Section:
     lines = [f"Item: {printable_line(item.id)}"]
     if item.title:
         lines.append(f"Title: {printable_line(item.title)}")
+    if brief.worktree:
+        lines.append(f"Worktree: {printable_line(brief.worktree, 1000)}")
     return "The task", (*lines, "The text above is the task; these notes are from the harness that runs you.")
+
+
+def _briefings(brief: Brief) -> Iterator[Section]:
+    for text in brief.briefings:
+        yield "What to know", tuple(printable(text).strip("\n").split("\n"))
 
 
 def _rules(item: Item, brief: Brief) -> Section:
@@ -90,6 +126,7 @@ def _rules(item: Item, brief: Brief) -> Section:
 def _rule_lines(item: Item, brief: Brief) -> Iterator[str]:
     yield "Work in the current directory only. It is a git worktree of your own, on a branch of your own."
     yield f"Do not push, do not switch branches, do not merge: what you commit is merged into {brief.target} for you."
+    yield "Do not use git stash: all worktrees of this repository share one."
     match item.commit:
         case CommitPolicy.NONE:
             yield "Do not commit: the result of this task is not a change of files."
@@ -107,6 +144,7 @@ def _rule_lines(item: Item, brief: Brief) -> Iterator[str]:
         checks = "".join(f"\n  - {gate.name}: {printable_line(gate.run, 500)}" for gate in required)
         yield f"These checks must pass afterwards; run them yourself before you finish:{checks}"
     yield "Nobody can answer while you work. If you cannot go on without a person, write the question to the file named by $HARNESS_INTERRUPT_FILE and finish."
+    yield "What others should know who work here later (a trap, a decision), write to the file named by $HARNESS_FINDINGS_FILE."
 
 
 def _commit_lines(commit_by: CommitBy) -> Iterator[str]:
@@ -158,8 +196,19 @@ def _returned(n: int, verdict: Verdict) -> Sequence[str]:
 def _red(gate: RedGate) -> Section:
     lines = [f"Command: {printable_line(gate.run, 500)}"] if gate.run else []
     lines.append(f"Result: {printable_line(gate.reason, 4000)}")
-    output = _clipped(gate.tail, MAX_TAIL_CHARS) if gate.run else ()
-    return f"Failed check: {gate.name}", (*lines, *(("The end of its output:", *output) if output else ()))
+    if gate.run:
+        if essential := _essential(gate.tail):
+            lines += ["What stands out in its output:", *essential]
+        if output := _clipped(gate.tail, MAX_TAIL_CHARS):
+            lines += ["The end of its output:", *output]
+    return f"Failed check: {gate.name}", tuple(lines)
+
+
+def _essential(text: str) -> Sequence[str]:
+    """The first lines that name a mistake, when they do not stand at the end anyway."""
+    said = printable(text).strip("\n").split("\n")
+    found = [line[:300] for line in said[:-ESSENTIAL_LINES] if _MISTAKE.search(line)]
+    return tuple(f"  {line}" for line in found[:ESSENTIAL_LINES])
 
 
 def _clipped(text: str, limit: int) -> Sequence[str]:

@@ -75,6 +75,10 @@ class CoordinatorReport(Record):
     pending_drops: int = 0
     agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Slot -> health (ok, backing off, hung, paused), rss_mb, restarts, next_start."""
+    limited: Mapping[str, int] = field(default_factory=dict)
+    """Credential -> ready items that wait for its limit."""
+    budgets: tuple[Mapping[str, Any], ...] = ()
+    """Those that are spent, or that ready items wait for."""
     problems: tuple[str, ...] = ()
     """What needs a person, in words, most urgent first."""
     metrics: Mapping[str, float] = field(default_factory=dict)

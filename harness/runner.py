@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from harness import containment as containments
 from harness import leash, procs
@@ -46,9 +47,21 @@ class EndReason(StrEnum):
     EXITED = "exited"  # by itself, or by a signal that was not ours
     TIMED_OUT = "timed_out"  # `timeout_s` elapsed
     STALLED = "stalled"  # silent and inactive for `stall_s`
-    STOPPED = "stopped"  # beat() asked for it
+    STOPPED = "stopped"  # beat() or the watcher asked for it
     TOO_MUCH_OUTPUT = "too_much_output"  # more than `max_output_bytes`
     NOT_STARTED = "not_started"  # nothing was run; `error` says why
+
+
+class Watcher(Protocol):
+    """Looks on while a command runs: what it reads in the output can end it, or make its silence no stall."""
+
+    def look(self) -> str | None:
+        """Called once in a second or so, and once when it has ended. -> why it is to be stopped, or None."""
+        ...
+
+    def patient_s(self) -> float:
+        """Until when, by the monotonic clock, neither silence nor idleness is a stall."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,7 @@ class Command:
     jail: Jail | None = None
     far: bool = False
     """It may wait for what is not on this machine. Without a jail such a command needs a leash, or might outlive us."""
+    watcher: Watcher | None = None
     max_output_bytes: int = MAX_OUTPUT_BYTES
     """stdout and stderr together; looked at now and then, so a fast writer gets further."""
 
@@ -146,6 +160,8 @@ class Runner:
                 run.watch_over()
             finally:
                 run.end()
+            if command.watcher is not None:
+                command.watcher.look()
             return run.ended()
 
 
@@ -282,7 +298,15 @@ class _Run:
         written = self._written()
         if written > command.max_output_bytes:
             self._begin(EndReason.TOO_MUCH_OUTPUT, f"more than {command.max_output_bytes} bytes of output")
-        elif self._activity is not None and self._activity.stalled(written):
+            return
+        watcher = command.watcher
+        if watcher is not None and (why := watcher.look()) is not None:
+            self._begin(EndReason.STOPPED, why)
+        elif (
+            self._activity is not None
+            and self._activity.stalled(written)
+            and (watcher is None or watcher.patient_s() <= self._clock.monotonic())
+        ):
             self._begin(EndReason.STALLED, f"no sign of life for {command.stall_s:g} s")
 
     def _deadline_s(self) -> float:

@@ -1,11 +1,13 @@
-"""The folder of one attempt's session: ``state/sessions/<day>/<uid>.<n>/``. It alone spells the paths inside.
+"""The folder of one session: ``state/sessions/<day>/<uid>.<n>/``, n being the attempt in which it began. It alone
+spells the paths inside.
 
 ```
-prompt.<k>.md  stdout.<k>.log  stderr.<k>.log     the k-th run of the agent
+prompt.<k>.md  stdout.<k>.log  stderr.<k>.log     the k-th run of the agent, counted over all attempts that went on with it
+events.<k>.jsonl                                  what the run said, in the words of `agents.base`, with times
 gate.<name>.<k>.log                               the gates after it
-summary.json                                      what happened, for people and programs
+summary.json                                      what happened, and how to go on with it (`sessionrecord`)
 home/                                             HOME of the agent, kept
-ask/interrupt.json                                a question that the agent leaves for a person
+ask/interrupt.json  ask/findings.md               what the agent asks a person, and what others should know later
 ```
 Only `home/` and `ask/` are writable for an agent, and its TMPDIR: it cannot forge its logs.
 
@@ -15,14 +17,13 @@ same slot removes, so they never become more than the slots.
 
 from __future__ import annotations
 
-import json
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from harness.atomicfs import open_plain
 from harness.containment import Policy
 from harness.dataclass import dataclass
 from harness.runner import Command, Runner
@@ -33,6 +34,7 @@ link to a short one below the system's temporary folder."""
 MAX_QUESTION_BYTES = 64 << 10
 REMOVE_S = 300.0
 _REMOVE = 'rm -rf -- "$@" 2>/dev/null || { chmod -R u+rwx -- "$@" 2>/dev/null; rm -rf -- "$@"; }'
+SUMMARY = "summary.json"
 _TMP_PREFIX = "harness-"
 
 
@@ -52,6 +54,9 @@ class SessionFolder:
     def stderr(self, k: int) -> Path:
         return self.path / f"stderr.{k}.log"
 
+    def events(self, k: int) -> Path:
+        return self.path / f"events.{k}.jsonl"
+
     def gate_log(self, gate: str, k: int) -> Path:
         """`gate` is a slug."""
         return self.path / f"gate.{gate}.{k}.log"
@@ -63,7 +68,7 @@ class SessionFolder:
 
     @property
     def summary(self) -> Path:
-        return self.path / "summary.json"
+        return self.path / SUMMARY
 
     @property
     def home(self) -> Path:
@@ -81,6 +86,10 @@ class SessionFolder:
     @property
     def interrupt_file(self) -> Path:
         return self.ask / "interrupt.json"
+
+    @property
+    def findings_file(self) -> Path:
+        return self.ask / "findings.md"
 
     @property
     def writable(self) -> tuple[Path, ...]:
@@ -113,12 +122,10 @@ class SessionFolder:
     def question(self) -> str | None:
         """What the agent left in HARNESS_INTERRUPT_FILE. A link, a FIFO or a folder there is not read."""
         try:
-            fd = os.open(self.interrupt_file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = open_plain(self.interrupt_file)
         except OSError:
             return None
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
             return os.read(fd, MAX_QUESTION_BYTES).decode("utf-8", "replace").strip() or None
         finally:
             os.close(fd)
@@ -205,10 +212,3 @@ def tail(path: Path, size: int) -> str:
             return file.read(size).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
-
-
-def write_whole(path: Path, data: object) -> None:
-    """Private name, then rename: a reader sees the old file or the new one. Not durable, and need not be."""
-    private = path.with_name(f".{path.name}.{os.getpid()}")
-    private.write_bytes(json.dumps(data, indent=1).encode() + b"\n")
-    private.replace(path)

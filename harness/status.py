@@ -7,13 +7,15 @@ is scanned.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
 from harness import reports
-from harness.clock import Clock, parse_rfc3339, rfc3339
+from harness.atomicfs import open_plain
+from harness.clock import Clock, day, parse_rfc3339, rfc3339
 from harness.dataclass import dataclass
 from harness.layout import DROP_SUFFIXES, Layout
 from harness.procs import ProcessId
@@ -71,6 +73,56 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitStatus:
+    """A credential on which nothing starts. Times RFC 3339."""
+
+    credential: str
+    kind: str
+    since: str
+    until: str | None
+    """None: until a person has helped, or an attempt has found out."""
+    waiting: int
+    """Ready items that wait for it, as far as the coordinator knows."""
+    agent: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetStatus:
+    """A budget that is spent, or that ready items wait for, as the coordinator last saw it. None: no limit."""
+
+    name: str
+    usd: float | None
+    usd_spent: float
+    usd_reserved: float
+    tokens: int | None
+    tokens_spent: int
+    tokens_reserved: int
+    waiting: int
+    items: tuple[str, ...] = ()
+    """Some of those that wait."""
+    blocks: bool = False
+    """Nobody who runs can make room for what waits."""
+    what: str = ""
+    setting: str = ""
+    """Where it stands in config.yaml."""
+
+
+BUDGET_KEYS = (
+    "name",
+    "usd",
+    "usd_spent",
+    "usd_reserved",
+    "tokens",
+    "tokens_spent",
+    "tokens_reserved",
+    "waiting",
+)
+MAX_INTERRUPT_BYTES = 64 << 10
+LIMIT_KEYS = ("credential", "kind", "since", "until", "waiting", "agent", "detail")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     timestamp: str
     coordinator: CoordinatorStatus
@@ -80,6 +132,10 @@ class Status:
     needs: tuple[Need, ...] = ()
     """Most urgent first."""
     projects: tuple[ProjectReport, ...] = ()
+    limits: tuple[LimitStatus, ...] = ()
+    interrupts: tuple[Mapping[str, Any], ...] = ()
+    """What waits for a person, as state/interrupts/ has it, the oldest first."""
+    budgets: tuple[BudgetStatus, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     """Files in the drop box that are no drops, and why."""
     drops: int = 0
@@ -99,8 +155,9 @@ class Status:
             "agents": [{key: getattr(agent, key) for key in AGENT_KEYS} for agent in self.agents],
             "queue": {key: getattr(self.queue, key) for key in Queue.__slots__},
             "convoys": [],
-            "interrupts": [],
-            "limits": [],
+            "interrupts": [dict(interrupt) for interrupt in self.interrupts],
+            "limits": [{key: getattr(limit, key) for key in LIMIT_KEYS} for limit in self.limits],
+            "budgets": [{key: getattr(budget, key) for key in BUDGET_KEYS} for budget in self.budgets],
             "metrics": {key: self.metrics.get(key, 0) for key in METRICS},
         }
 
@@ -128,17 +185,24 @@ def collect(layout: Layout, clock: Clock) -> Status:
         counts, parked = counted.counts, counted.parked
         metrics, problems, ignored = {}, (), {}
     queue = _queue(counts, sum(p.unpublished for p in projects))
+    limits = _limits(layout, now, report.limited if report else {})
+    budgets = _budgets(report, now)
     return Status(
         timestamp=rfc3339(now),
         coordinator=coordinator,
         agents=agents,
         queue=queue,
-        metrics=metrics,
+        metrics=metrics | _spent_today(layout, clock),
         needs=(
+            *(_helpless(limit) for limit in limits if limit.kind in ("auth", "billing")),
+            *(_unpaid(budget, coordinator.pid) for budget in budgets if budget.blocks),
             *_needs(coordinator, problems, agents, projects, parked, queue, drops, ignored),
             *_paused(layout, counted=coordinator.state not in ("stopped", "silent")),
         ),
         projects=projects,
+        limits=limits,
+        interrupts=tuple(_interrupts(layout)),
+        budgets=budgets,
         ignored=ignored,
         drops=drops,
     )
@@ -178,6 +242,94 @@ def _projects(layout: Layout) -> list[ProjectReport]:
     names = sorted(name for name in names_in(folder) if name.endswith(".json"))
     found = (reports.read(folder / name, ProjectReport) for name in names)
     return [report for report in found if report is not None]
+
+
+def _limits(layout: Layout, now: float, waiting: Mapping[str, int]) -> tuple[LimitStatus, ...]:
+    """What holds now. Usually there is nothing, and nothing is imported for it."""
+    if not names_in(layout.limits):
+        return ()
+    from harness.clock import SystemClock
+    from harness.limits import PERSONAL, Limits
+
+    found = []
+    for record in Limits(layout, SystemClock()).all():
+        until = record.until if record.kind not in PERSONAL else ""
+        ends = _seconds(until, -1.0)
+        if until and (ends < 0 or (record.told and ends <= now)):
+            continue
+        found.append(
+            LimitStatus(
+                credential=record.credential,
+                kind=record.kind.value,
+                since=record.since,
+                until=until or None,
+                waiting=waiting.get(record.credential, 0),
+                agent=record.agent,
+                detail=record.detail,
+            )
+        )
+    return tuple(found)
+
+
+INTERRUPT_KEYS = ("kind", "what", "remedy", "raised_at")
+
+
+def _interrupts(layout: Layout) -> list[dict[str, Any]]:
+    """Every question that can be read; what it is about is its name."""
+    found = []
+    for name in sorted(name for name in names_in(layout.interrupts) if name.endswith(".json")):
+        try:
+            with open(open_plain(layout.interrupts / name), "rb") as file:
+                data = json.loads(file.read(MAX_INTERRUPT_BYTES))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(data, dict):
+            told = {key: str(data.get(key, "")) for key in INTERRUPT_KEYS}
+            found.append({"id": name.removesuffix(".json"), **told})
+    return sorted(found, key=lambda one: one["raised_at"])
+
+
+def _helpless(limit: LimitStatus) -> Need:
+    what = f"credential {limit.credential} is refused ({limit.kind}): {limit.detail}. Nothing starts on it"
+    if limit.waiting:
+        what += f", {limit.waiting} items wait"
+    return Need(
+        what=what, command=f"harnessctl resume --credential {limit.credential}   # when it is repaired"
+    )
+
+
+def _budgets(report: CoordinatorReport | None, now: float) -> tuple[BudgetStatus, ...]:
+    """Also what a coordinator has said that is gone: it is why its items wait. A day that is over stops nothing."""
+    found = []
+    for row in report.budgets if report else ():
+        if row.get("day") not in (None, "", day(now)):
+            continue
+        known = {key: row.get(key) for key in BudgetStatus.__slots__}
+        found.append(BudgetStatus(**known | {"items": tuple(row.get("items") or ())}))
+    return tuple(found)
+
+
+def _spent_today(layout: Layout, clock: Clock) -> dict[str, float]:
+    """From the ledger's sums, whoever keeps them. Usually there is none, and nothing is imported for it."""
+    if not names_in(layout.spend):
+        return {}
+    from harness.spend import Ledger
+
+    try:
+        return {"spend_usd_today": round(Ledger(layout, clock).today().usd, 6)}
+    except OSError:
+        return {}
+
+
+def _unpaid(budget: BudgetStatus, pid: int | None) -> Need:
+    named = ", ".join(budget.items)
+    more = ", ..." if budget.waiting > len(budget.items) else ""
+    day_ends = "; it begins anew at midnight UTC" if budget.name == "day" else ""
+    then = f", then: kill -HUP {pid}" if pid else ""
+    return Need(
+        what=f"{budget.what}; {budget.waiting} items wait ({named}{more}){day_ends}",
+        command=f"harnessctl spend   # or raise {budget.setting} in config.yaml{then}",
+    )
 
 
 def _drops(layout: Layout) -> int:

@@ -18,6 +18,7 @@ from harness.events import read
 from harness.layout import STATE_FOLDERS, STORE_FOLDERS, Layout
 from harness.procs import ProcessId
 from harness.reports import AgentReport, CoordinatorReport
+from harness.status import Status, collect
 from harness.store.disk import Disk
 from harness.store.view import Seen, View
 from tests.hubs import person
@@ -140,6 +141,15 @@ class Daemon:
 
     def coordinator(self) -> CoordinatorReport | None:
         return reports.read(reports.coordinator_path(self.layout), CoordinatorReport)
+
+    def status(self) -> Status:
+        """As `harnessctl status` shows it."""
+        return collect(self.layout, self.clock)
+
+    def cli(self, *args: str) -> int:
+        """harnessctl, as a person runs it. -> its exit code"""
+        argv = [sys.executable, "-P", "-m", "harness", "--root", str(self.root), *args]
+        return subprocess.run(argv, cwd=self.base, env=environment(), check=False).returncode
 
     def running(self, name: str) -> AgentReport | None:
         """The report of the worker whose agent runs this item now."""

@@ -7,35 +7,23 @@ judged by patterns too: a tool that went silent after "429" waits for its limit.
 from __future__ import annotations
 
 import math
-import os
 import re
+import signal
 from collections.abc import Mapping
-from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
-from harness.agents.base import AgentEvent, CannotInvoke, Invocation, Stream, Task
-from harness.agents.environment import passed, plain
-from harness.agents.outcomes import (
-    AgentOutcome,
-    Auth,
-    BadRequest,
-    Crash,
-    Interrupted,
-    Stalled,
-    TimedOut,
-    named,
-)
-from harness.config import PLACEHOLDER, Agent, Credential, OutcomeName, Pattern, PromptBy, expand
-from harness.errors import ConfigError
+from harness.agents import jsonl
+from harness.agents.base import AgentEvent, Final, Invocation, Started, Stream, Task, Usage
+from harness.agents.outcomes import AgentOutcome, Crash, Interrupted, Stalled, TimedOut, named
+from harness.agents.starting import environment, refuse_too_long
+from harness.config import PLACEHOLDER, Agent, Credential, OutcomeName, Output, Pattern, PromptBy
 from harness.runner import Ended, EndReason
 
+STOP = ((signal.SIGINT, 5.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 0.0))
 TAIL_BYTES = 256 << 10
 """Of each stream, searched by patterns: what ended a run stands at its end."""
 LINE_CHARS = 4096
 """Of each line, searched by patterns: bounds what a costly pattern can cost."""
-MAX_ARGUMENT_BYTES = 128 << 10
-"""MAX_ARG_STRLEN of Linux, the closing NUL included: execve(2), "Limits on size of arguments and environment"."""
-MAX_SECRET_BYTES = 64 << 10
 _LITERAL = re.compile(r"\{\{([a-z][a-z_]*)\}\}")
 
 
@@ -46,23 +34,29 @@ class CommandAdapter:
         self._agent = agent
         self._credential = credential
         self._lines: list[str] = []
+        self._size = 0
+        self._told: dict[str, Any] = {}
 
     @property
-    def tail_bytes(self) -> int:
-        return TAIL_BYTES
+    def tail_bytes(self) -> int | None:
+        return None if self._agent.output is Output.JSONL else TAIL_BYTES
+
+    @property
+    def resumes(self) -> bool:
+        return bool(self._agent.resume_argv)
 
     def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
         agent = self._agent
-        template = agent.resume_argv if task.round > 1 and agent.resume_argv else agent.argv
+        template = agent.resume_argv if task.resume and agent.resume_argv else agent.argv
         words = self._words(task)
-        env = self._environment(task, environ, words)
+        env = environment(agent, self._credential, task, environ, {}, lambda value: _fill(value, words))
         argv = tuple(_fill(word, words) for word in template)
-        _refuse_too_long(argv, env, task)
+        refuse_too_long(argv, env, task)
         return Invocation(
             argv=argv,
             env=env,
             stdin=task.prompt_file if agent.prompt is PromptBy.STDIN else None,
-            stop=agent.stop,
+            stop=agent.stop or STOP,
             timeout_s=agent.timeout_s,
             stall_s=agent.stall_s,
             max_output_bytes=agent.max_output_mb << 20,
@@ -70,8 +64,45 @@ class CommandAdapter:
 
     def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
         if self._agent.patterns:
-            self._lines.append(line[: 4 * LINE_CHARS].decode("utf-8", "replace")[:LINE_CHARS])
-        return []
+            self._keep(line[: 4 * LINE_CHARS].decode("utf-8", "replace")[:LINE_CHARS])
+        if self._agent.output is Output.TEXT or stream is Stream.STDERR:
+            return []
+        said = jsonl.parsed(line)
+        return [] if said is None else self._named(said)
+
+    def _keep(self, line: str) -> None:
+        """Of an output that is seen whole, too, only the end is searched."""
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size > 2 * TAIL_BYTES:
+            while self._size > TAIL_BYTES:
+                self._size -= len(self._lines.pop(0))
+
+    def _named(self, said: Mapping[str, Any]) -> list[AgentEvent]:
+        """What `fields` finds in one object; the last word on each holds."""
+        found = {name: value for name, path in self._agent.fields.items() if (value := _at(said, path))}
+        self._told |= found
+        events: list[AgentEvent] = []
+        if isinstance(found.get("session"), str):
+            events.append(Started(session=found["session"], model=self._agent.model))
+        if isinstance(found.get("text"), str):
+            events.append(Final(text=found["text"]))
+        return events
+
+    def usage(self) -> Usage | None:
+        told = self._told
+        if not told.keys() & {"cost_usd", "tokens_in", "tokens_out", "turns"}:
+            return None
+        return Usage(
+            tokens_in=jsonl.count(told, "tokens_in"),
+            tokens_out=jsonl.count(told, "tokens_out"),
+            cost_usd=jsonl.number(told, "cost_usd"),
+            turns=jsonl.count(told, "turns"),
+            model=self._agent.model,
+        )
+
+    def state(self) -> Mapping[str, Any]:
+        return {}
 
     def finish(self, ended: Ended, now: float) -> AgentOutcome:
         match ended.reason:
@@ -133,34 +164,17 @@ class CommandAdapter:
             "prompt": task.prompt,
             "prompt_file": str(task.prompt_file),
             "worktree": str(task.worktree),
-            "session": task.session,
+            "session": task.resume or task.session,
             "model": self._agent.model,
             "run_id": task.mark,
             "run_dir": str(task.folder),
         }
 
-    def _environment(
-        self, task: Task, environ: Mapping[str, str], words: Mapping[str, str]
-    ) -> dict[str, str]:
-        env = plain(environ, home=task.home, tmp=task.tmp, name=task.agent, slot=task.slot)
-        env |= passed(environ, self._agent.env_pass)
-        for name, value in self._agent.env.items():
-            try:
-                env[name] = expand(_fill(value, words), environ, where=f"agents.{task.agent}.env.{name}")
-            except ConfigError as e:
-                raise CannotInvoke(e.what, Auth(detail=e.what), where=e.where, remedy=e.remedy) from None
-        if self._credential is not None:
-            env[self._credential.variable] = _secret(self._credential, environ)
-        return env | {
-            "HARNESS_ITEM": task.item,
-            "HARNESS_ATTEMPT": task.mark,
-            "HARNESS_SLOT": task.slot,
-            "HARNESS_WORKTREE": str(task.worktree),
-            "HARNESS_PROMPT_FILE": str(task.prompt_file),
-            "HARNESS_INTERRUPT_FILE": str(task.interrupt_file),
-            "HARNESS_SESSION": task.session,
-            "HARNESS_ROUND": str(task.round),
-        }
+
+def _at(said: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, or None."""
+    *folders, name = path.split(".")
+    return jsonl.mapping(said, *folders).get(name)
 
 
 def _fill(template: str, words: Mapping[str, str]) -> str:
@@ -171,51 +185,3 @@ def _fill(template: str, words: Mapping[str, str]) -> str:
         out += (_LITERAL.sub(r"{\1}", template[end : found.start()]), words[found[1]])
         end = found.end()
     return "".join(out) + _LITERAL.sub(r"{\1}", template[end:])
-
-
-def _refuse_too_long(argv: tuple[str, ...], env: Mapping[str, str], task: Task) -> None:
-    """Linux limits one argument and all of them with the environment; a tool must not die of E2BIG with no word."""
-    where, remedy = f"agents.{task.agent}.argv", "set prompt: file (or stdin) for this agent"
-    sizes = [len(os.fsencode(word)) + 1 for word in argv]
-    if any("\0" in word for word in argv):
-        what = "the prompt holds a NUL character and cannot be an argument"
-    elif max(sizes) > MAX_ARGUMENT_BYTES:
-        what = f"an argument of {max(sizes)} bytes is over the system's limit of {MAX_ARGUMENT_BYTES}"
-    elif sum(sizes) + _size_of(env) > os.sysconf("SC_ARG_MAX") - 4096:
-        what = "the arguments and the environment together are over the system's limit"
-    else:
-        return
-    raise CannotInvoke(what, BadRequest(detail=f"{what}; {remedy}"), where=where, remedy=remedy)
-
-
-def _size_of(env: Mapping[str, str]) -> int:
-    """Bytes on the new stack: each string with `=` and NUL, and its pointer."""
-    return sum(len(os.fsencode(name)) + len(os.fsencode(value)) + 10 for name, value in env.items())
-
-
-def _secret(credential: Credential, environ: Mapping[str, str]) -> str:
-    """The value, from its file or the daemon's environment. Its text never shows in an error."""
-    if credential.file is None:
-        if environ.get(credential.variable):
-            return environ[credential.variable]
-        what = f"{credential.variable} is not set in the daemon's environment"
-        remedy = "set it there, or name a file in `credentials`"
-        raise CannotInvoke(what, Auth(detail=what), remedy=remedy)
-    try:
-        path = Path(expand(credential.file, environ, where="credentials"))
-        with path.open("rb") as file:
-            raw = file.read(MAX_SECRET_BYTES + 1)
-        value = raw.decode().strip()
-    except ConfigError as e:
-        raise CannotInvoke(e.what, Auth(detail=e.what), where=e.where, remedy=e.remedy) from None
-    except OSError as e:
-        what = f"the credential's file cannot be read: {e.strerror}"
-        raise CannotInvoke(
-            what, Auth(detail=what), where=credential.file, remedy="see its permissions"
-        ) from None
-    except UnicodeDecodeError:
-        raw, value = b"", ""
-    if not value or len(raw) > MAX_SECRET_BYTES or "\0" in value:
-        what = "the credential's file is empty or holds no plain text"
-        raise CannotInvoke(what, Auth(detail=what), where=credential.file, remedy="put the key alone into it")
-    return value

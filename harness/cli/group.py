@@ -36,6 +36,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "diff": "diff",
         "events": "events",
         "logs": "logs",
+        "sessions": "sessions",
+        "session": "session",
+        "spend": "spend",
     },
     "Steer": {
         "pause": "pool",

@@ -57,15 +57,30 @@ def pause(here: Invocation, agent: str, project: str) -> None:
         say("paused: " + ", ".join(pool.pause(desk, agent=agent, project=project)))
 
 
-@verb("resume", example="$ harnessctl resume\n$ harnessctl resume agent-2")
+@verb(
+    "resume",
+    example="$ harnessctl resume\n$ harnessctl resume agent-2\n$ harnessctl resume --credential team",
+)
+@click.option(
+    "--credential",
+    default="",
+    metavar="NAME",
+    help="Forget its limit: a login that was repaired, a bill that was paid.",
+)
 @_scope
 @invoked
-def resume(here: Invocation, agent: str, project: str) -> None:
+def resume(here: Invocation, agent: str, project: str, credential: str) -> None:
     """Take a pause back; every pause when none is named."""
     from harness.control import pool
 
     _one_of(agent, project)
     with here.desk() as desk:
+        if credential:
+            if agent or project:
+                raise click.UsageError("name a credential alone")
+            lifted = pool.lift(desk, credential)
+            say(f"{credential}: the limit is forgotten" if lifted else f"{credential} has no limit")
+            return
         left = pool.resume(desk, agent=agent, project=project)
     say("still paused: " + ", ".join(left) if left else "nothing is paused")
 

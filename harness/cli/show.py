@@ -51,15 +51,21 @@ def details(seen: Seen, layout: Layout) -> dict[str, Any]:
             "max_attempts": item.max_attempts,
             "timeout_s": item.timeout_s,
             "max_budget_usd": item.max_budget_usd,
+            "max_budget_tokens": item.max_budget_tokens,
             "commit": item.commit.value,
             "source": dict(item.source),
             "drop": item.drop,
         }
-    attempts = [_attempt(seen, one, layout) for one in seen.attempts]
+    attempts = _attempts_of(seen, layout)
     return {**summary(seen), **more, "place": seen.place, "attempts": attempts}
 
 
-def _attempt(seen: Seen, one: Attempt, layout: Layout) -> dict[str, Any]:
+def _attempts_of(seen: Seen, layout: Layout) -> list[dict[str, Any]]:
+    folders = _sessions(layout, seen.uid)
+    return [_attempt(seen, one, folders.get(f"{seen.uid}.{one.n}")) for one in seen.attempts]
+
+
+def _attempt(seen: Seen, one: Attempt, session: str | None) -> dict[str, Any]:
     claim, end, verdict = one.claim, one.end, one.verdict
     tools = seen.item.agents if seen.item else ()
     is_run = claim is None or claim.act is Act.RUN
@@ -78,15 +84,19 @@ def _attempt(seen: Seen, one: Attempt, layout: Layout) -> dict[str, Any]:
         "merged": verdict.merged if verdict else None,
         "evidence": verdict.evidence if verdict else "",
         "branch": claim.branch if claim and claim.branch else None,
-        "session": _session(layout, seen.uid, one.n),
+        "session": session,
         "granted_by": one.grant.by if one.grant else None,
     }
 
 
-def _session(layout: Layout, uid: str, n: int) -> str | None:
-    """The folder of an attempt's session, below the root."""
-    found = sorted(layout.sessions.glob(f"*/{uid}.{n}"))
-    return str(found[-1].relative_to(layout.root)) if found else None
+def _sessions(layout: Layout, uid: str) -> dict[str, str]:
+    """``<uid>.<n>`` of attempts -> the folder of the session in which each worked, below the root."""
+    from harness.control.sessions import of_item
+
+    found = of_item(layout, uid)
+    own = {one.name: one.place for one in reversed(found)}
+    went_on = {run.attempt: one.place for one in reversed(found) if one.record for run in one.record.runs}
+    return own | went_on
 
 
 def _page(seen: Seen, layout: Layout) -> None:
@@ -125,20 +135,25 @@ def _attempts(seen: Seen, layout: Layout) -> None:
     say()
     heading("Attempts")
     rows = []
-    for one in (_attempt(seen, x, layout) for x in seen.attempts):
+    attempts = _attempts_of(seen, layout)
+    for one in attempts:
         outcome = one["verdict"] or one["outcome"] or "running"
         why = one["verdict_reason"] or one["reason"]
         commit = (one["merged"] or one["sha"] or "")[:12]
-        rows.append((str(one["n"]), one["slot"] or "", one["claimed_at"] or "", outcome, commit, why))
-    table(rows, ("n", "by", "claimed at", "outcome", "commit", "why"), "  ")
-    last = _attempt(seen, seen.attempts[-1], layout)
+        session = (one["session"] or "").rpartition("/")[2]
+        rows.append(
+            (str(one["n"]), one["slot"] or "", one["claimed_at"] or "", outcome, commit, session, why)
+        )
+    table(rows, ("n", "by", "claimed at", "outcome", "commit", "session", "why"), "  ")
+    last = attempts[-1]
     if last["evidence"]:
         say()
         heading("Why it came back")
         say("\n".join("  " + line for line in last["evidence"].splitlines()[:40]))
     if last["session"]:
         say()
-        say(f"  what the agent did: {last['session']}/")
+        say(f"  what the agent did: harnessctl session {last['session'].rpartition('/')[2]}")
+        say(f"  all of it: {last['session']}/")
 
 
 def _commands(seen: Seen) -> list[str]:

@@ -64,6 +64,8 @@ def show(seen: Status, root: str, now: float) -> None:
             if need.command:
                 say(f"      -> {need.command}")
     _agents(seen, now)
+    _limits(seen, now)
+    _budgets(seen)
     say()
     heading("Queue")
     counts = {key: getattr(seen.queue, key) for key in type(seen.queue).__slots__}
@@ -86,6 +88,42 @@ def show(seen: Status, root: str, now: float) -> None:
             ],
             indent="  ",
         )
+
+
+def _limits(seen: Status, now: float) -> None:
+    if not seen.limits:
+        return
+    from harness.clock import parse_rfc3339
+
+    say()
+    heading("Limits")
+    rows = []
+    for limit in seen.limits:
+        left = parse_rfc3339(limit.until) - now if limit.until else 0.0
+        if left > 0:
+            when = f"until {limit.until} (in {duration(left)})"
+        else:
+            when = "being tried again" if limit.until else "until it is repaired"
+        rows.append((limit.credential, limit.kind, when, f"{limit.waiting} items wait", limit.detail[:80]))
+    table(rows, ("credential", "limit", "", "", ""), "  ")
+
+
+def _budgets(seen: Status) -> None:
+    if not seen.budgets:
+        return
+    say()
+    heading("Budgets")
+    rows = [
+        (
+            budget.name,
+            f"{budget.usd_spent:.2f} of {budget.usd:.2f} USD" if budget.usd is not None else "",
+            f"{budget.tokens_spent} of {budget.tokens} tokens" if budget.tokens is not None else "",
+            f"{budget.usd_reserved:.2f} USD reserved" if budget.usd_reserved else "",
+            f"{budget.waiting} items wait",
+        )
+        for budget in seen.budgets
+    ]
+    table(rows, ("budget", "spent", "", "", ""), "  ")
 
 
 def _agents(seen: Status, now: float) -> None:

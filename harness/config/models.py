@@ -7,7 +7,6 @@ Plain dataclasses: pydantic validates them (`validation.py`) without being their
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Mapping
 from dataclasses import field
 from enum import StrEnum
@@ -17,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from harness.config.rules import (
     Branch,
     Count,
+    Dollars,
     EnvValue,
     File,
     Inside,
@@ -28,6 +28,7 @@ from harness.config.rules import (
     Seconds,
     Slug,
     Text,
+    Tokens,
     Truth,
     Variable,
     VariableGlob,
@@ -36,7 +37,7 @@ from harness.config.rules import (
 from harness.dataclass import dataclass
 
 VERSION = 1
-ADAPTERS = ("command",)
+ADAPTERS = ("claude", "codex", "gemini", "opencode", "command")
 """The adapters of this version. Naming another one is an error that lists these."""
 BUILTIN_GATES = ("clean", "scope", "protected", "commit")
 WRITTEN = {"outcome": "class"}
@@ -194,6 +195,34 @@ class Merge(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget(Part):
+    """What may be spent. Nothing starts that would pass either."""
+
+    usd: Dollars | None = None
+    tokens: Tokens | None = None
+    """Sent and received, what came from a cache included."""
+
+    @property
+    def limits(self) -> bool:
+        """Whether it says anything."""
+        return self.usd is not None or self.tokens is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets(Part):
+    """What may be spent by all, and what is reserved for an attempt that nothing else bounds."""
+
+    fleet: Budget = field(default_factory=Budget)
+    """Of all that this root ever does."""
+    day: Budget = field(default_factory=Budget)
+    """Of a day, UTC."""
+    convoys: Mapping[str, Budget] = field(default_factory=dict)
+    """`convoy` of items -> all that they may cost together."""
+    reserve_usd: Dollars = 1.0
+    reserve_tokens: Tokens = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Project(Part):
     """A repository that agents work on."""
 
@@ -214,6 +243,12 @@ class Project(Part):
     protected: tuple[Inside, ...] = ()
     """Globs that no item may change, unless it says so."""
     commit_by: CommitBy = CommitBy.EITHER
+    briefing: str = ""
+    """What every agent that works on it is told, below the item's own prompt."""
+    domains: Mapping[str, str] = field(default_factory=dict)
+    """The same for items with the label `domain`: its value -> what they are told."""
+    budget: Budget = field(default_factory=Budget)
+    """Of all that is ever done for it."""
 
     def gate(self, name: str) -> Gate:
         """Raises KeyError for a name that is not configured (`merge.gates` is checked when loading)."""
@@ -234,17 +269,42 @@ class Pattern(Part):
     """Its first group holds the seconds to wait."""
 
 
+class Output(StrEnum):
+    """What a `command` writes to its standard output."""
+
+    TEXT = "text"
+    JSONL = "jsonl"  # one JSON object in each line; `fields` says where things are
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent(Part):
-    """A tool that workers run."""
+    """A tool that workers run. Which settings each adapter has: `SETTINGS`."""
 
-    adapter: Literal["command"]
-    argv: Annotated[tuple[Text, ...], Limits(min_length=1)]
-    resume_argv: tuple[Text, ...] = ()
-    """Used instead of `argv` when a session goes on (heal rounds). Empty: `argv` again."""
-    prompt: PromptBy = PromptBy.FILE
-    instructions: Instructions = Instructions.COMMENT
+    adapter: Literal["claude", "codex", "gemini", "opencode", "command"]
+    binary: str = ""
+    """The tool, by name or full path. Empty: the adapter's own name."""
+    args: tuple[Text, ...] = ()
+    """Further arguments for the tool, behind ours."""
     model: str = ""
+    max_turns: Annotated[int, Limits(strict=True, ge=1, le=1_000_000)] | None = None
+    max_budget_usd: Annotated[float, Limits(strict=True, gt=0, le=1_000_000)] | None = None
+    """What one attempt may cost."""
+    permission_mode: str = "acceptEdits"
+    allowed_tools: tuple[Text, ...] = ("Bash", "Edit", "Write", "NotebookEdit", "WebFetch", "WebSearch")
+    """What the tool may use without asking. Nobody answers: what is not allowed is denied."""
+    as_root: Truth = False
+    """Tell a tool that refuses to work for root without questions that it is in a sandbox."""
+    config_from: File | None = None
+    """A folder of the tool's configuration (login, MCP servers, skills, settings): each session begins with a copy."""
+    argv: tuple[Text, ...] = ()
+    resume_argv: tuple[Text, ...] = ()
+    """Used instead of `argv` when a session goes on. Empty: `argv` again."""
+    prompt: PromptBy = PromptBy.FILE
+    output: Output = Output.TEXT
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """For jsonl: what (session, text, cost_usd, tokens_in, tokens_out, turns) -> where, as dotted keys: ``result.cost``."""
+    instructions: Instructions | None = None
+    """None: text, and for a `command` comment."""
     env: Mapping[Variable, EnvValue] = field(default_factory=dict, repr=False)
     env_pass: tuple[VariableGlob, ...] = ()
     """Variables of the daemon to hand on; a trailing * is a prefix. Nothing else is inherited."""
@@ -252,17 +312,57 @@ class Agent(Part):
     """``{0: ok, 75: rate_limit, "*": crash}``; what is not listed: 0 is ok, the rest a crash."""
     patterns: tuple[Pattern, ...] = ()
     """First match wins, before exit codes."""
-    stop: Ladder = (
-        (signal.SIGINT, 5.0),
-        (signal.SIGTERM, 5.0),
-        (signal.SIGKILL, 0.0),
-    )
+    stop: Ladder = ()
+    """Empty: the adapter's own."""
     credential: str | None = None
     stall_s: Seconds | None = None
     """Instead of health.stall_s."""
     timeout_s: Seconds | None = None
     """Of one run of the tool, within the attempt's own limit."""
     max_output_mb: Annotated[int, Limits(strict=True, ge=1, le=100_000)] = 256
+
+    @property
+    def wording(self) -> Instructions:
+        """How the rules are added to a prompt."""
+        if self.instructions is not None:
+            return self.instructions
+        return Instructions.COMMENT if self.adapter == "command" else Instructions.TEXT
+
+
+_ANY = frozenset(
+    [
+        "adapter",
+        "model",
+        "instructions",
+        "env",
+        "env_pass",
+        "stop",
+        "credential",
+        "stall_s",
+        "timeout_s",
+        "max_output_mb",
+    ]
+)
+_TOOL = _ANY | {"binary", "args", "config_from", "max_turns", "max_budget_usd"}
+SETTINGS: Mapping[str, frozenset[str]] = {
+    "claude": _TOOL | {"permission_mode", "allowed_tools", "as_root"},
+    "codex": _TOOL,
+    "gemini": _TOOL,
+    "opencode": _TOOL,
+    "command": _ANY | {"argv", "resume_argv", "prompt", "output", "fields", "exit_codes", "patterns"},
+}
+"""adapter -> the settings of an agent that mean something to it; any other is refused."""
+
+
+LOGINS: Mapping[str, tuple[str, ...]] = {
+    "claude": (".credentials.json",),
+    "codex": ("auth.json",),
+    "gemini": ("oauth_creds.json", "google_accounts.json"),
+    "opencode": ("auth.json", "mcp-auth.json"),
+}
+"""adapter -> the files of its configuration folder that hold a login."""
+OPENCODE_DATA = Path("../../.local/share/opencode")
+"""Where OpenCode keeps its login, as seen from its configuration folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +376,23 @@ class Credential(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Price(Part):
+    """What a model's tokens cost, in USD for a million."""
+
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
+    """Input that was read from a cache; None: as `input`."""
+
+
+def _login_folders(agent: Agent) -> tuple[Path, ...]:
+    if agent.config_from is None:
+        return ()
+    folder = Path(os.path.expandvars(agent.config_from))
+    return (folder, folder / OPENCODE_DATA) if agent.adapter == "opencode" else (folder,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config(Part):
     """The whole of config.yaml."""
 
@@ -283,12 +400,17 @@ class Config(Part):
     workers: Annotated[int, Limits(strict=True, ge=0, le=1000)] = 3
     durability: Durability = Durability.POWER
     sandbox: Sandbox = Sandbox.AUTO
+    briefing: str = ""
+    """What every agent is told, below the item's own prompt."""
     drain_s: Annotated[float, Limits(strict=True, ge=0, le=604_800)] = 600.0
     """How long running attempts may go on after the first TERM."""
     projects: Mapping[Slug, Project] = field(default_factory=dict)
     """`rigs` is accepted for `projects`."""
     agents: Mapping[Slug, Agent] = field(default_factory=dict)
     credentials: Mapping[Slug, Credential] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """For tools that report tokens and no cost: a glob for the model's name -> its price. The first that matches holds."""
+    budgets: Budgets = field(default_factory=Budgets)
     health: Health = field(default_factory=Health)
     retry: Retry = field(default_factory=Retry)
     heal: Heal = field(default_factory=Heal)
@@ -299,9 +421,25 @@ class Config(Part):
 
     @property
     def secrets(self) -> tuple[Path, ...]:
-        """The files that hold credentials, as real paths: no agent, gate or setup may read them."""
-        files = (c.file for c in self.credentials.values() if c.file)
+        """The files that hold credentials, as real paths: no gate or setup may read them, and no agent but its own."""
+        files = [c.file for c in self.credentials.values() if c.file]
+        for agent in self.agents.values():
+            for folder in _login_folders(agent):
+                logins = (folder / name for name in LOGINS.get(agent.adapter, ()))
+                files += [str(path) for path in logins if path.exists()]
         return tuple(dict.fromkeys(Path(os.path.realpath(f)) for f in files))
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether there is any budget but those of single items."""
+        known = self.budgets
+        shared = (
+            known.fleet,
+            known.day,
+            *known.convoys.values(),
+            *(p.budget for p in self.projects.values()),
+        )
+        return any(budget.limits for budget in shared)
 
     @property
     def default_project(self) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from harness.config.models import ADAPTERS, BUILTIN_GATES, WRITTEN, Config, Health, Project, Retry
+from harness.config.models import ADAPTERS, BUILTIN_GATES, SETTINGS, WRITTEN, Config, Health, Project, Retry
 from harness.config.references import PLACEHOLDER, PLACEHOLDERS
 from harness.dataclass import dataclass
 
@@ -198,6 +198,7 @@ def _agent(path: Path, agent: Mapping[str, Any], credentials: Mapping[str, Any])
         yield Finding(
             path=(*path, "credential"), what=f"there is no credential {credential!r}", remedy=remedy
         )
+    yield from _settings(path, agent)
     for code in mapping(agent, "exit_codes"):
         if code != "*" and not (code.isascii() and code.isdigit() and int(code) <= 255):
             yield Finding(
@@ -213,6 +214,36 @@ def _agent(path: Path, agent: Mapping[str, Any], credentials: Mapping[str, Any])
         yield Finding(
             path=(*path, "argv"), what="has no {prompt}", remedy="add {prompt}, or set prompt: file or stdin"
         )
+
+
+FIELDS = ("session", "text", "cost_usd", "tokens_in", "tokens_out", "turns")
+
+
+def _settings(path: Path, agent: Mapping[str, Any]) -> Iterator[Finding]:
+    """Settings that the agent's adapter does not have, and the one it cannot be without."""
+    adapter = agent.get("adapter")
+    if not isinstance(adapter, str) or adapter not in SETTINGS:
+        return
+    known = SETTINGS[adapter]
+    for key in keys_at(path) & agent.keys() - known:
+        homes = ", ".join(name for name in ADAPTERS if key in SETTINGS[name])
+        yield Finding(
+            path=(*path, key),
+            what=f"adapter {adapter} has no {key} ({homes} has)",
+            remedy=f"it has: {', '.join(sorted(known))}",
+            at_key=True,
+        )
+    if adapter == "command" and not agent.get("argv"):
+        what = "must not be empty" if "argv" in agent else "is missing"
+        yield Finding(path=(*path, "argv"), what=what, remedy="add `argv:` with the command")
+    for name in mapping(agent, "fields"):
+        if name not in FIELDS:
+            yield Finding(
+                path=(*path, "fields", name),
+                what=f"unknown field {name!r}",
+                remedy=nearest(name, FIELDS),
+                at_key=True,
+            )
 
 
 def _placeholders(path: Path, value: object, prompt: object) -> Iterator[Finding]:

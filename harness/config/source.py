@@ -7,7 +7,7 @@ Order of origin: option > ``HARNESS_*`` > file > default. Only scalar settings c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,8 +46,8 @@ def scalar_settings() -> Iterator[str]:
     for field in fields(Config):
         section: Any = field.default_factory
         if is_dataclass(section):
-            yield from (f"{field.name}.{below.name}" for below in fields(section))
-        elif field.name not in ("v", "projects", "agents", "credentials", "origins"):
+            yield from (f"{field.name}.{b.name}" for b in fields(section) if b.default_factory is MISSING)
+        elif field.name != "v" and field.default_factory is MISSING and field.init:
             yield field.name
 
 

@@ -14,7 +14,10 @@ class AgentKind(StrEnum):
     """What `init --agent` offers."""
 
     COMMAND = "command"  # any command; set up as a shell that runs the prompt, until you name your tool
-    CLAUDE = "claude"  # Claude Code, run as a command
+    CLAUDE = "claude"
+    CODEX = "codex"
+    GEMINI = "gemini"
+    OPENCODE = "opencode"
 
 
 _HEAD = """\
@@ -67,24 +70,61 @@ agents:
     AgentKind.CLAUDE: """\
 agents:
   claude:
-    adapter: command
-    argv: [claude, -p, --model, "{model}", --permission-mode, acceptEdits,
-           --allowedTools, "Bash(git *)", Write, Edit]
-    prompt: stdin
-    instructions: text
+    adapter: claude
     model: sonnet
     credential: claude
-    env: {CLAUDE_CODE_MAX_RETRIES: 2, CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: 1, DISABLE_AUTOUPDATER: 1}
-    patterns:
-      - {match: 'API Error: (401|403)|Not logged in|Invalid API key', class: auth}
-      - {match: "hit your (usage )?limit", class: usage_limit}
-      - {match: 'API Error: 429', class: rate_limit}
-      - {match: 'API Error: (500|503|529)', class: overloaded}
-      - {match: 'Credit balance is too low', class: billing}
-      - {match: 'Reached max turns', class: max_turns}
+    # binary: claude                # its name or full path
+    # max_turns: 60
+    # max_budget_usd: 5             # of one attempt
+    # permission_mode: acceptEdits  # nobody answers: what is not in allowed_tools is denied
+    # allowed_tools: [Bash, Edit, Write, NotebookEdit, WebFetch, WebSearch]
+    # config_from: /etc/harness/claude   # settings, MCP servers, skills, a login: each session begins with a copy
 
 credentials:
   claude: {variable: ANTHROPIC_API_KEY}     # from the daemon's environment; or: file: /etc/harness/anthropic.key
+  # a subscription: {variable: CLAUDE_CODE_OAUTH_TOKEN, file: ...}, made by `claude setup-token`
+""",
+    AgentKind.CODEX: """\
+agents:
+  codex:
+    adapter: codex
+    credential: codex
+    # model: gpt-5-codex
+    # max_turns: 100
+    # config_from: /etc/harness/codex    # config.toml, a login (auth.json): each session begins with a copy
+
+credentials:
+  codex: {variable: CODEX_API_KEY}          # from the daemon's environment; or: file: /etc/harness/openai.key
+
+# It tells tokens, and no cost. What a million of them costs, in USD, as on your bill:
+# prices: {"gpt-*": {input: 1.0, output: 8.0, cached: 0.1}}
+""",
+    AgentKind.GEMINI: """\
+agents:
+  gemini:
+    adapter: gemini
+    model: gemini-2.5-pro
+    credential: gemini
+    # max_turns: 100
+    # config_from: /etc/harness/gemini   # settings.json, a login: each session begins with a copy
+
+credentials:
+  gemini: {variable: GEMINI_API_KEY}        # from the daemon's environment; or: file: /etc/harness/gemini.key
+
+# It tells tokens, and no cost. What a million of them costs, in USD, as on your bill:
+# prices: {"gemini-*": {input: 1.0, output: 8.0, cached: 0.1}}
+""",
+    AgentKind.OPENCODE: """\
+agents:
+  opencode:
+    adapter: opencode
+    model: anthropic/claude-sonnet-4-5      # provider/model, as opencode calls them
+    credential: opencode
+    # max_turns: 100
+    # config_from: /etc/harness/opencode    # opencode.json: each session begins with a copy
+
+credentials:
+  opencode: {variable: ANTHROPIC_API_KEY}   # the one that its provider reads; or: file: /etc/harness/anthropic.key
 """,
 }
 _TAIL = """\
@@ -94,6 +134,7 @@ _TAIL = """\
 # heal: {rounds: 3}         # how often a red gate goes back to the same agent within one attempt
 # drain_s: 600              # how long attempts may go on after the first TERM
 # disk: {floor_mb: 512, floor_inodes: 2000}   # nothing is claimed while less is free
+# budgets: {day: {usd: 20}}   # nothing starts that would pass it; also: fleet, convoys, and `budget` of a project
 """
 
 

@@ -13,6 +13,10 @@ hearing    what became of drops
 undecided  drops without a decision, and what a name means meanwhile
 waiting    following items until they need no more work
 changes    what an attempt changed, from the hub
+sessions   which sessions of agents there are, and which one a name means
+recounting what happened in one: entries, tools, healing, numbers
+following  what one says, while it is said
+exporting  one as a file, without HOME and without keys
 founding   making a root
 checking   fsck: every invariant of the store and its hubs
 =========  ==================================================================================

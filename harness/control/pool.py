@@ -43,6 +43,26 @@ def resume(desk: Desk, *, agent: str = "", project: str = "") -> tuple[str, ...]
     return paused(desk)
 
 
+def lift(desk: Desk, credential: str) -> bool:
+    """Forget the limit of a credential: what waits for it may start. -> whether there was one.
+
+    Raises NotFoundError for a credential that has none and that config.yaml does not know.
+    """
+    from harness.limits import Limits, credential_of
+
+    known = {credential_of(desk.config, agent) for agent in desk.config.agents}
+    limits = Limits(desk.layout, desk.clock)
+    if credential not in known and limits.read(credential) is None:
+        raise NotFoundError(
+            f"there is no credential {credential!r}", remedy=f"there is: {', '.join(sorted(known)) or 'none'}"
+        )
+    lifted = limits.over(credential)
+    if lifted:
+        desk.emit(Event.LIMIT_OVER, credential=credential)
+    _wake(desk)
+    return lifted
+
+
 def paused(desk: Desk) -> tuple[str, ...]:
     """What is paused: ``everything``, ``agent-1``, ``project app``."""
     return tuple(_words(name) for name in _files(desk))

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 from harness.bell import Bell
+from harness.budgets import Funds, Room
 from harness.clock import Clock
+from harness.config import Config
+from harness.coordinator.budgeting import Budgeting
 from harness.coordinator.index import Index
 from harness.dataclass import dataclass
 from harness.layout import Layout
-from harness.promote import AGEING_S, Wish, wishes
+from harness.limits import PERSONAL, Limits, credential_of
+from harness.promote import AGEING_S, Limited, Wish, decide
 from harness.store.hints import Hints
+
+TICK_S = 0.005
+"""So much after a limit's end is looked again: not a moment before it."""
 
 
 @dataclass(slots=True)
@@ -23,9 +32,19 @@ class Hinting:
     clock: Clock
     index: Index
     hints: Hints
+    budgeting: Budgeting | None = None
     has: dict[str, Wish] = field(default_factory=dict)
     boosts: dict[str, int] = field(default_factory=dict)
     paused: frozenset[str] = frozenset()
+    limited: Limited = field(default_factory=Limited)
+    limited_until: tuple[float, ...] = ()
+    """When limits end, by the wall clock."""
+    rooms: Mapping[str, Room] = field(default_factory=dict)
+    """Budget -> what is left of it."""
+    unpaid: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """uid -> the budgets that a ready item waits for."""
+    budgets: tuple[Mapping[str, Any], ...] = ()
+    """For the report: those that are spent or waited for."""
     unannounced: int = 0
     """Hints found on disk that nobody was rung for, as far as this process knows."""
     next_change: float | None = None
@@ -33,6 +52,8 @@ class Hinting:
     _decided: tuple[object, ...] = ()
     """What the hints were last decided from, and until when that holds."""
     _until: float = 0.0
+    _config: Config | None = None
+    """What items ask of budgets is decided by it."""
 
     def read_control(self, unusable: frozenset[str] = frozenset()) -> None:
         """state/control/priority/<uid> holds a digit; pause.project.<name> withholds a project's hints."""
@@ -53,6 +74,43 @@ class Hinting:
             for p in self.layout.control.glob(prefix + "*")
             if not p.name.endswith("~")
         )
+
+    def read_limits(self, config: Config) -> None:
+        """Which agents of config.yaml may not start now, and on whose behalf one item has to try."""
+        limits = Limits(self.layout, self.clock)
+        records = {record.credential: record for record in limits.all()}
+        if not records and not self.limited_until and self.limited == Limited():
+            return
+        stopped, trying, for_good, until = set(), {}, {}, set()
+        for name, agent in config.agents.items():
+            key = credential_of(config, name)
+            if key not in records:
+                continue
+            credential = config.credentials.get(agent.credential) if agent.credential else None
+            limit = limits.blocked(key, credential)
+            if limit is not None:
+                stopped.add(name)
+                if limit.until is not None:
+                    until.add(limit.until)
+                elif limit.kind in PERSONAL:
+                    for_good[name] = key
+            elif not records[key].told:
+                trying[name] = key
+        self.limited = Limited(stopped=frozenset(stopped), trying=trying, for_good=for_good)
+        self.limited_until = tuple(sorted(until))
+
+    def read_budgets(self, config: Config) -> None:
+        """What is left of every budget."""
+        looked = (
+            self._config is not None
+        )  # an earlier coordinator may have left questions that nobody has any more
+        if self.budgeting is None or (looked and not (config.budgeted or self.rooms or self.budgets)):
+            return
+        self._config = config
+        try:
+            self.rooms = self.budgeting.rooms(config)
+        except OSError:
+            self.rooms = {}  # who starts an agent reads it again, and says what is wrong
 
     def rebuild(self) -> None:
         """Compare with what is really there: remove what is wrong or double, forget what is gone."""
@@ -80,12 +138,16 @@ class Hinting:
     def update(self) -> int:
         """Make and remove hints as decided now; ring once for each new one. -> how many rings."""
         now = self.clock.monotonic()
-        facts = (self.index.version, self.boosts, self.paused)
+        facts = (self.index.version, self.boosts, self.paused, self.limited, self.rooms, self._config)
         if facts == self._decided and now < self._until:
             return 0  # sorting a long backlog in every tick would be most of what a busy coordinator does
         ready = self.index.ready()
-        wanted = wishes(ready, self.index.busy(), self.boosts, self.paused, now)
+        funds = self._funds()
+        decision = decide(ready, self.index.busy(), self.boosts, self.paused, now, self.limited, funds)
+        wanted, self.unpaid = decision.hints, decision.unpaid
+        self._tell_budgets(funds)
         due = [r.not_before for r in ready if r.not_before > now]
+        due += [now + max(0.0, moment - self.clock.wall()) + TICK_S for moment in self.limited_until]
         self.next_change = min(due, default=None)
         self._decided, self._until = facts, min([now + AGEING_S / 60, *due])
         for uid in [u for u in self.has if u not in wanted]:
@@ -104,6 +166,16 @@ class Hinting:
             if not bell.ring():
                 break
         return new
+
+    def _funds(self) -> Funds:
+        if self.budgeting is None or self._config is None:
+            return Funds()
+        return self.budgeting.funds(self._config, self.rooms)
+
+    def _tell_budgets(self, funds: Funds) -> None:
+        if self.budgeting is not None and self._config is not None:
+            self.budgets = self.budgeting.rows(funds, self.unpaid)
+            self.budgeting.ask(self.budgets)
 
 
 def _head(path: Path) -> bytes:

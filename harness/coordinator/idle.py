@@ -1,7 +1,7 @@
 """Is there anything that moves by itself, and what is left for a person: the end of `run --until-idle`.
 
-Idle is not "all done": what is parked, paused, or refused by the person's repository waits for a person, and whoever
-started us hears of it by the exit code and by name.
+Idle is not "all done": what is parked, paused, unpaid, or refused by the person's repository waits for a person, and whoever
+started us hears of it by the exit code and by name. A budget of a day is no exception: nobody waits here for midnight.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Idle:
             return f"project {project} is not in config.yaml"
         if project in self.projects.unusable and project not in self.projects.soon():
             return f"project {project} cannot be used: {self.projects.unusable[project]}"
-        return self._held_back(project) if entry.standing is Standing.READY else ""
+        if entry.standing is not Standing.READY:
+            return ""
+        return self._held_back(project) or self._limited(entry.item.agents) or self._unpaid(entry.uid)
 
     def _held_back(self, project: str) -> str:
         """Why nobody claims a ready item of this project, or ""."""
@@ -88,6 +90,25 @@ class Idle:
         if not self.pool.can_work(self._paused):
             return "no worker can claim it: see harnessctl status"
         return ""
+
+    def _limited(self, agents: Iterable[str]) -> str:
+        """Which credential a person has to see to before anybody can work on it, or ""."""
+        broken = self.hinting.limited.for_good
+        credentials = [broken.get(agent, "") for agent in agents]
+        if not credentials or not all(credentials):
+            return ""
+        name = credentials[0]
+        return f"credential {name} is refused, until it is repaired or: harnessctl resume --credential {name}"
+
+    def _unpaid(self, uid: str) -> str:
+        """Which budget it waits for, or "". What runs may give something back: that is waited for as long as it runs."""
+        rooms = [room for name in self.hinting.unpaid.get(uid, ()) if (room := self.hinting.rooms.get(name))]
+        said = " and ".join(str(room) for room in rooms)
+        return (
+            f"{said}, until {' and '.join(room.setting for room in rooms)} is raised in config.yaml"
+            if rooms
+            else ""
+        )
 
     def _paused(self, slot: str = "") -> bool:
         return (self.layout.control / (f"pause.{slot}" if slot else "pause")).exists()

@@ -191,6 +191,7 @@ class Index:
                 not_before=e.not_before,
                 chain=length.get(e.uid, 0),
                 files=e.item.files,
+                agents=e.item.agents,
             )
             for e in self.of(Standing.READY)
         ]

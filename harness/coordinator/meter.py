@@ -18,6 +18,7 @@ KEPT = 100_000
 """Ends that are remembered at most: a bound for memory, far above what agents do in an hour."""
 
 _GOOD = frozenset({"done", "merged"})
+_ENDS = frozenset({"failed", "submitted", "released"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class Mark:
     kind: str
     """finished, failed (spent an attempt), released."""
     seconds: float | None = None
+    limited: bool = False
+    """An attempt that ended by a limit of its credential."""
 
 
 @dataclass(slots=True)
@@ -39,6 +42,8 @@ class Meter:
     marks: deque[Mark] = field(default_factory=lambda: deque(maxlen=KEPT))
     claimed: dict[str, float] = field(default_factory=dict)
     """uid.n -> when it was claimed; forgotten with its end."""
+    limited: set[str] = field(default_factory=set)
+    """uid.n of attempts that met a limit; forgotten with their end."""
     expired: int = 0
     attempts: int = 0
 
@@ -59,6 +64,8 @@ class Meter:
             match event["event"]:
                 case Event.ITEM_CLAIMED:
                     self.claimed[key] = at
+                case Event.LIMIT_MET:
+                    self.limited.add(key)
                 case Event.ATTEMPT_EXPIRED:
                     self.expired += 1
                     yield self._end(key, at, "failed")
@@ -79,11 +86,15 @@ class Meter:
     def _end(self, key: str, at: float, kind: str) -> Mark:
         self.attempts += 1
         began = self.claimed.pop(key, None)
-        return Mark(at=at, kind=kind, seconds=None if began is None else max(0.0, at - began))
+        limited = key in self.limited
+        self.limited.discard(key)
+        seconds = None if began is None else max(0.0, at - began)
+        return Mark(at=at, kind=kind, seconds=seconds, limited=limited)
 
     def values(self, now: float) -> dict[str, float]:
         """`now` is wall time. success_rate: of the attempts that cost one, the part that was neither failed, expired
-        nor returned. average_seconds: of ended attempts. attempts and expired: since the start."""
+        nor returned. average_seconds: of ended attempts. limit_rate: of all that ended, the part that did so by a limit of a
+        credential. attempts and expired: since the start."""
         while self.marks and self.marks[0].at < now - WINDOW_S:
             self.marks.popleft()
         count = {
@@ -91,6 +102,7 @@ class Meter:
             for kind in ("finished", "failed", "submitted", "returned")
         }
         spent = count["failed"] + count["submitted"]
+        ended = [m for m in self.marks if m.kind in _ENDS]
         took = [m.seconds for m in self.marks if m.seconds is not None and m.kind != "released"]
         return {
             "throughput_per_hour": float(count["finished"]),
@@ -100,4 +112,5 @@ class Meter:
             "average_seconds": round(sum(took) / len(took), 3) if took else 0.0,
             "attempts": float(self.attempts),
             "expired": float(self.expired),
+            "limit_rate": round(sum(m.limited for m in ended) / len(ended), 4) if ended else 0.0,
         }

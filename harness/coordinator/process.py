@@ -14,6 +14,7 @@ import time
 from harness.bell import Bell
 from harness.clock import Clock, rfc3339
 from harness.config import Config, load
+from harness.coordinator.budgeting import Budgeting
 from harness.coordinator.drops import DropWatch
 from harness.coordinator.ending import DRAIN, NO, STOP, Ending
 from harness.coordinator.following import Following
@@ -68,6 +69,7 @@ class Coordinator:
     idle: Idle
     news: News
     tidying: Tidying
+    budgeting: Budgeting
     current: list[Config]
     """The one configuration that admission reads; replaced when config.yaml is read again."""
     until_idle: bool = False
@@ -214,6 +216,7 @@ class Coordinator:
         self.following.everything()
         self.hands.remember_only((e.uid, e.n) for e in self.index.of(Standing.RUNNING))
         self.projects.check_again(self.config)
+        self.budgeting.settle()
         self._withhold()
         self._remind()
         self.sweep_s = max(SWEEP_S, SWEEP_SHARE * (time.perf_counter() - before))
@@ -237,6 +240,8 @@ class Coordinator:
         self.following.promote_new()
 
     def _hint(self) -> None:
+        self.hinting.read_limits(self.config)
+        self.hinting.read_budgets(self.config)
         self.hinting.update()
 
     def _merge(self) -> None:

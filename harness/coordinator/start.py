@@ -11,6 +11,7 @@ from harness.bell import Bell
 from harness.clock import Clock, SystemClock, rfc3339
 from harness.config import Config, Durability
 from harness.containment import Containment
+from harness.coordinator.budgeting import Budgeting
 from harness.coordinator.drops import DropWatch
 from harness.coordinator.ending import Ending
 from harness.coordinator.following import Following
@@ -35,6 +36,7 @@ from harness.logs import Event
 from harness.model import Identity
 from harness.sdnotify import Notifier
 from harness.signals import Signals
+from harness.spend import Ledger
 from harness.store.cells import Actor
 from harness.store.disk import Disk
 from harness.store.dropbox import DropBox
@@ -121,14 +123,15 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
     launcher = LocalLauncher(layout)
     signals, notifier = Signals(), Notifier.from_environment()
     intake = Intake(actor, disk, clock, events, lambda: context_of(current[0]))
-    hinting = Hinting(layout, clock, index, hints)
+    budgeting = Budgeting(layout, clock, index, events, Ledger(layout, clock))
+    hinting = Hinting(layout, clock, index, hints, budgeting)
     pool = Pool(layout, clock, launcher, events, hands.lookout, config.workers)
     hands.watched = pool.holds
     mergers = Mergers(layout, clock, launcher, events, hands.lookout)
     projects = Projects(layout, clock, events)
     news, drops = News(layout, events), DropWatch(layout, bell, box)
     telling = Telling(
-        layout, clock, me, index, intake, pool, mergers, projects, Meter(layout), drops, notifier
+        layout, clock, me, index, intake, pool, mergers, projects, hinting, Meter(layout), drops, notifier
     )
     return Coordinator(
         layout=layout,
@@ -154,5 +157,6 @@ def assemble(layout: Layout, config: Config, me: Identity, clock: Clock, bell: B
         idle=Idle(layout, index, intake, hinting, pool, mergers, projects),
         news=news,
         tidying=Tidying(layout, disk, me.incarnation),
+        budgeting=budgeting,
         current=current,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from harness import procs, reports
 from harness.clock import Clock, rfc3339
 from harness.config import Config
 from harness.coordinator.drops import DropWatch
+from harness.coordinator.hinting import Hinting
 from harness.coordinator.index import Index
 from harness.coordinator.intake import Intake
 from harness.coordinator.mergers import Mergers
@@ -17,6 +19,7 @@ from harness.coordinator.pool import Pool, Slot
 from harness.coordinator.projects import Projects
 from harness.dataclass import dataclass
 from harness.layout import Layout
+from harness.limits import credential_of
 from harness.model import Identity
 from harness.reports import CoordinatorReport
 from harness.sdnotify import Notifier
@@ -39,6 +42,7 @@ class Telling:
     pool: Pool
     mergers: Mergers
     projects: Projects
+    hinting: Hinting
     meter: Meter
     drops: DropWatch
     notifier: Notifier
@@ -74,10 +78,21 @@ class Telling:
             pending_drops=self.intake.pending,
             metrics=self.meter.values(self.clock.wall()),
             agents={s.name: slot_report(s) for s in self.pool.slots.values()},
+            limited=self._limited(config),
+            budgets=self.hinting.budgets,
             problems=tuple(self._problems(config)),
         )
         reports.write(reports.coordinator_path(self.layout), report)
         self.notifier.status(f"{state}; " + ", ".join(f"{v} {k}" for k, v in counts.items() if v))
+
+    def _limited(self, config: Config) -> dict[str, int]:
+        """Credential -> ready items that wait for its limit."""
+        stopped = self.hinting.limited.stopped
+        waiting: Counter[str] = Counter()
+        for entry in self.index.of(Standing.READY) if stopped else ():
+            if entry.item.agents and stopped.issuperset(entry.item.agents):
+                waiting[credential_of(config, entry.item.agents[0])] += 1
+        return dict(waiting)
 
     def _problems(self, config: Config) -> Iterator[str]:
         """What is wrong and what to do about it, one line each."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness import service, status
 from harness.clock import SystemClock
-from harness.config import PLACEHOLDER, Config, Sandbox
+from harness.config import PLACEHOLDER, Agent, Config, Sandbox
 from harness.containment import Containment, Kind
 from harness.doctor.check import Check, fail, ok, warn
 from harness.errors import HarnessError
 from harness.layout import Layout
 
 SYSTEMD = Path("/run/systemd/system")
+UNPRICED = ("codex", "gemini")
+"""Adapters of tools that do not say what they cost."""
 
 
 def processes(layout: Layout) -> Iterator[Check]:
@@ -86,7 +89,7 @@ def agents(config: Config) -> Iterator[Check]:
     if not config.agents:
         yield warn("agents", "there is none, so nothing can be run", "add one under agents: in config.yaml")
     for name, agent in config.agents.items():
-        program = agent.argv[0]
+        program = agent.argv[0] if agent.argv else agent.binary or agent.adapter
         search = agent.env.get("PATH", os.environ.get("PATH", ""))
         found = program if PLACEHOLDER.search(program) else shutil.which(program, path=search)
         if found:
@@ -95,8 +98,9 @@ def agents(config: Config) -> Iterator[Check]:
             yield fail(
                 f"agent {name}",
                 f"{program!r} is not found on PATH",
-                f"install it, or write its full path: agents.{name}.argv",
+                f"install it, or write its full path: agents.{name}.{'argv' if agent.argv else 'binary'}",
             )
+        yield from _told(config, name, agent)
     for name, credential in config.credentials.items():
         where = credential.file
         if where is None and credential.variable not in os.environ:
@@ -111,6 +115,21 @@ def agents(config: Config) -> Iterator[Check]:
             yield warn(f"credential {name}", f"{where} can be read by other users", f"chmod 600 {where}")
         else:
             yield ok(f"credential {name}", str(where or f"${credential.variable}"))
+
+
+def _told(config: Config, name: str, agent: Agent) -> Iterator[Check]:
+    """What its settings need besides the tool."""
+    if agent.config_from is not None and not os.path.isdir(os.path.expandvars(agent.config_from)):
+        yield fail(
+            f"agent {name}", f"config_from {agent.config_from} is no folder", "make it, or name another"
+        )
+    unpriced = agent.adapter in UNPRICED and not any(fnmatchcase(agent.model, glob) for glob in config.prices)
+    if unpriced and (agent.max_budget_usd is not None or config.budgeted):
+        yield warn(
+            f"agent {name}",
+            f"{agent.adapter} tells tokens and no cost, and its model {agent.model!r} has no price: no budget in USD stops it",
+            "add it below prices: in config.yaml",
+        )
 
 
 def unit(layout: Layout) -> Iterator[Check]:

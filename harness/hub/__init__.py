@@ -4,6 +4,7 @@ Worktrees, attempts' branches, pins, salvage and the merge lane live there, neve
 fetched from and pushed to. What every call guarantees, and what a crash between two of them leaves, is docs/protocol.md.
 """
 
+from harness.hub.carrying import Carry
 from harness.hub.facade import Hub
 from harness.hub.git import IDENTITY, GitCommandError, GitInterrupted
 from harness.hub.history import BrokenCommitError, Change
@@ -28,6 +29,7 @@ __all__ = [
     "IDENTITY",
     "BrokenCommitError",
     "Built",
+    "Carry",
     "Change",
     "Conflict",
     "GitCommandError",

@@ -15,7 +15,18 @@ from typing import Any, Self, TypeVar
 from harness.clock import Clock
 from harness.config import Project
 from harness.dataclass import dataclass
-from harness.hub import history, leftovers, merging, publish, publishing, torn, trailers, upstream, worktrees
+from harness.hub import (
+    carrying,
+    history,
+    leftovers,
+    merging,
+    publish,
+    publishing,
+    torn,
+    trailers,
+    upstream,
+    worktrees,
+)
 from harness.hub.access import writable
 from harness.hub.creation import open_repo
 from harness.hub.git import CommandRunner
@@ -163,9 +174,16 @@ class Hub:
 
     # ---- worktrees ---------------------------------------------------------------------------------------------------
 
-    def prepare(self, slot: str, uid: str, n: int, base: str) -> worktrees.Worktree:
-        """A clean worktree at `base` on a fresh branch. The caller proves first that nothing runs in the old one."""
-        return worktrees.prepare(self.repo, slot, uid, n, base)
+    def prepare(
+        self, slot: str, uid: str, n: int, base: str, carry: carrying.Carry | None = None
+    ) -> worktrees.Worktree:
+        """A clean worktree at `base` on a fresh branch, or with what `carry` brings along. The caller proves first that
+        nothing runs in the old one."""
+        return worktrees.prepare(self.repo, slot, uid, n, base, carry)
+
+    def carried(self, uid: str, n: int) -> carrying.Carry | None:
+        """What attempt `n` left, for a session that goes on."""
+        return carrying.carried(self.repo, uid, n, self.target())
 
     def find(self, slot: str) -> worktrees.Worktree | None:
         """The worktree that a slot was given last; None when there is none that may hold work."""
@@ -174,6 +192,10 @@ class Hub:
     def status(self, worktree: worktrees.Worktree) -> leftovers.WorktreeStatus:
         """What the agent left."""
         return leftovers.worktree_status(self.repo, worktree)
+
+    def tree_at(self, worktree: worktrees.Worktree) -> str | None:
+        """The tree that is checked out, when nothing differs from it; None otherwise."""
+        return leftovers.tree_at(self.repo, worktree)
 
     def commit_leftovers(self, worktree: worktrees.Worktree, message: str) -> leftovers.Leftovers:
         """Commits what the agent left uncommitted."""

@@ -90,6 +90,14 @@ def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
     )
 
 
+def tree_at(repo: Repo, worktree: Worktree) -> str | None:
+    """The tree of what is checked out; None when the worktree differs from it, or git cannot tell."""
+    seen = worktree_status(repo, worktree)
+    if not seen.clean or seen.head is None:
+        return None
+    return repo.git("rev-parse", f"{seen.head}^{{tree}}").text
+
+
 def commit_leftovers(repo: Repo, worktree: Worktree, message: str) -> Leftovers:
     """Commits everything uncommitted and not ignored on top of what is checked out.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
@@ -12,7 +11,6 @@ from harness.atomicfs import FileLock
 from harness.dataclass import dataclass
 from harness.errors import TryAgainError
 
-POLL_S = 0.01
 PATIENCE_S = 60.0
 
 
@@ -39,12 +37,9 @@ class HubLock:
                 self._depth -= 1
 
     def _wait(self, lock: FileLock, patience_s: float) -> None:
-        deadline = time.monotonic() + patience_s
-        while not lock.try_lock():
-            if time.monotonic() > deadline:
-                raise TryAgainError(
-                    f"another process has held the lock of this hub for {patience_s:.0f} s",
-                    where=self.path,
-                    remedy=f"see who: fuser -v {self.path}",
-                )
-            time.sleep(POLL_S)
+        if not lock.lock(patience_s):
+            raise TryAgainError(
+                f"another process has held the lock of this hub for {patience_s:.0f} s",
+                where=self.path,
+                remedy=f"see who: fuser -v {self.path}",
+            )

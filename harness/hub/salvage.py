@@ -134,7 +134,7 @@ def _contents(
     at = head
     if status.dirty:
         written = snapshot(repo, tree, status.nested)
-        at = found.add_tree("tree", written, head, f"Uncommitted work of attempt {found.uid}.{found.n}")
+        at = found.add_tree("tree", written, head, f"wip: uncommitted work of attempt {found.uid}.{found.n}")
     if nested:
         return at, status, "it holds nested repositories: " + ", ".join(map(os.fsdecode, nested[:5]))
     return at, status, f"a {unfinished} is not finished" if unfinished else ""

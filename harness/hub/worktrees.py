@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.atomicfs import replace_file
 from harness.dataclass import dataclass
 from harness.errors import GitError
+from harness.hub.carrying import Carry
 from harness.hub.clearing import discard, doomed, locked, move_aside, remove_all, remove_ignored
 from harness.hub.copies import copy_files
 from harness.hub.git import GitCommandError, Tree
@@ -41,18 +42,27 @@ class Worktree:
     """Patterns of `copy:` that the person's clone has no file for."""
 
 
-def prepare(repo: Repo, slot: str, uid: str, n: int, base: str) -> Worktree:
-    """A clean worktree at `base`. The caller proves first that no process of the former attempt lives."""
+def prepare(repo: Repo, slot: str, uid: str, n: int, base: str, carry: Carry | None = None) -> Worktree:
+    """A clean worktree at `base`; with `carry` at `carry.head`, with its uncommitted files, based on `carry.base`.
+
+    The caller proves first that no process of the former attempt lives.
+    """
     place = place_of(repo, slot)
-    tree, moved = reusable(repo, place, uid=uid, n=n, base=base)
+    head = base
+    if carry is not None:
+        base, head = carry.base, carry.head
+    at = carry.files if carry is not None and carry.files else head
+    tree, moved = reusable(repo, place, uid=uid, n=n, base=at)
     reused = tree is not None
     if tree is None:
-        tree = _add(repo, place, uid=uid, n=n, base=base)
+        tree = _add(repo, place, uid=uid, n=n, base=at)
     _unlock_branches(repo, uid)
     _free_branch(repo, uid, n)
     branch = f"harness/{uid}/{n}"
-    repo.change_refs([f"update refs/heads/{branch} {base}"])
+    repo.change_refs([f"update refs/heads/{branch} {head}"])
     _point_head(tree, f"ref: refs/heads/{branch}\n")
+    if at != head:  # to git these files are not committed, and not staged either
+        repo.git("read-tree", "-m", head, tree=tree)
     copy_index(tree.index, tree.admin / "index")
     missing = copy_files(repo, tree.path)
     place.write(phase=Phase.READY, uid=uid, n=n, base=base, admin=tree.admin.name)

@@ -6,6 +6,7 @@ Exactly one process owns attempt n, because one link made `n.claim`; exactly one
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from harness.dataclass import dataclass
@@ -54,10 +55,17 @@ def branch_of(uid: str, n: int) -> str:
     return f"harness/{uid}/{n}"
 
 
-def claim(actor: Actor, uid: str, *, patient: bool = False) -> Step[Claimed | Look]:
+def claim(
+    actor: Actor,
+    uid: str,
+    *,
+    patient: bool = False,
+    fit: Callable[[Item, Sequence[Attempt]], bool] | None = None,
+) -> Step[Claimed | Look]:
     """Try to own the next attempt. -> Claimed, or the Look that says why not (its hint is then wrong).
 
-    `patient`: respect the backoff of the last end, as the coordinator does when it withholds a hint.
+    `patient`: respect the backoff of the last end, as the coordinator does when it withholds a hint. `fit`: asked of the
+    item and its earlier attempts; False: it is left alone.
 
     Guarantees: at most one process gets (uid, n), ever; the claim is locked before anybody can see it and durable
     on return. Side effects of the attempt may start only now.
@@ -67,6 +75,8 @@ def claim(actor: Actor, uid: str, *, patient: bool = False) -> Step[Claimed | Lo
         return seen
     delayed = seen.last.not_before if isinstance(seen.last, End) and not seen.attempts[-1].grant else None
     if patient and delayed and not (yield from ops.passed(delayed)):
+        return seen
+    if fit is not None and not fit(seen.item, seen.attempts):
         return seen
     n = seen.n + 1
     record = Claim(n=n, act=Act.RUN, owner=actor.identity, claimed_at=actor.stamp(), branch=branch_of(uid, n))

@@ -75,6 +75,7 @@ def snapshot(
         max_attempts=draft.max_attempts or context.max_attempts,
         timeout_s=draft.timeout_s,
         max_budget_usd=draft.max_budget_usd,
+        max_budget_tokens=draft.max_budget_tokens,
         commit=CommitPolicy(draft.commit),
         labels=draft.labels,
         source=draft.source,

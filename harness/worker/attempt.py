@@ -13,28 +13,40 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from harness import sessionrecord
+from harness.agents.base import AgentEvent, Text, Tool
 from harness.agents.environment import plain
-from harness.agents.outcomes import CostsAttempt, GoOn, Released, consequence
+from harness.agents.outcomes import CostsAttempt, GoOn, Ok, Released, consequence, name_of
+from harness.atomicfs import FileLock
+from harness.bell import Bell
+from harness.budgets import OverBudget
 from harness.clock import Clock, day
-from harness.config import CommitBy, Config, Project, Setup
+from harness.config import CommitBy, Config, Credential, Durability, Project, Setup
 from harness.containment import Jail, Policy
 from harness.dataclass import dataclass
 from harness.errors import HarnessError
 from harness.events import EventStream
 from harness.gates import Change, Facts, GateReport, GateResult, Place, Rules, run_gates
-from harness.hub import BrokenCommitError, GitCommandError, GitInterrupted, Hub, Worktree
+from harness.hub import BrokenCommitError, Carry, GitCommandError, GitInterrupted, Hub, Worktree
 from harness.layout import Layout
+from harness.limits import Blocked, Limits, Permit, credential_of
 from harness.logs import Event
-from harness.model import CommitPolicy, Outcome
-from harness.prompts import Brief, GateLine, RedGate, attempt_prompt, heal_prompt
+from harness.model import Claim, CommitPolicy, Item, Outcome, date_of
+from harness.prices import price_of
+from harness.prompts import Brief, GateLine, RedGate, attempt_prompt, heal_prompt, resume_prompt
+from harness.resuming import goes_on, preferred
 from harness.runner import Command, EndReason, Runner
-from harness.session import Session, Subject
-from harness.sessionfolder import SessionFolder, tail
+from harness.session import AgentResult, Session, Subject
+from harness.sessionfolder import SUMMARY, SessionFolder, tail
+from harness.spend import Ledger
 from harness.store.attempts import Claimed
-from harness.store.cells import spent
 from harness.worker.result import Broken, Result
+from harness.worker.wallet import Wallet
 
 SETUP_STALL_S = 900.0
+TRIED_S = 5.0
+EARLIER_PATIENCE_S = 1.0
+"""For the slot of the attempt before: a worker that lives there has another item, and has saved everything for it."""
 INFRASTRUCTURE_WAIT_S = 30.0
 """An attempt that our own side could not carry out is given back, and tried again no sooner."""
 
@@ -57,6 +69,9 @@ class AttemptRun:
     project: Project
     hub: Hub
     environ: Mapping[str, str]
+    limits: Limits
+    claims: Mapping[int, Claim]
+    """Of this attempt and of earlier ones, as far as they can be read."""
     stage: Callable[[str, str], None]
     """(state, last event) for the report."""
     broken: Callable[[], str | None]
@@ -65,16 +80,41 @@ class AttemptRun:
     folder: SessionFolder = field(init=False)
     deadline: float = field(init=False)
     kind: str = field(init=False)
+    why: str = field(init=False)
+    """Why the session that this attempt goes on with was broken off; "": it begins a new one."""
+    wallet: Wallet = field(init=False)
+    carry: Carry | None = None
+    permit: Permit | None = None
 
     def __post_init__(self) -> None:
         owned = self.owned
-        self.folder = SessionFolder(
-            self.layout.session(day(self.clock.wall()), owned.uid, owned.n), self.layout.scratch(self.slot)
-        )
         limit = owned.item.timeout_s or self.config.health.attempt_timeout_s
         self.deadline = self.clock.monotonic() + limit - self.runner.away_s
-        choices = owned.item.agents
-        self.kind = choices[min(spent(owned.attempts), len(choices) - 1)] if choices else ""
+        choices = preferred(owned.item, owned.attempts)
+        chosen, _ = self.limits.choose(self.config, choices)
+        self.kind = chosen or (choices[0] if choices else "")
+        self.folder, self.why = self._session_folder()
+        durable = self.config.durability is Durability.POWER
+        self.wallet = Wallet(
+            ledger=Ledger(self.layout, self.clock, durable=durable),
+            config=self.config,
+            item=owned.item,
+            n=owned.n,
+            agent=self.kind,
+        )
+
+    def _session_folder(self) -> tuple[SessionFolder, str]:
+        """-> (where the session is, why it was broken off when it is an earlier one's)"""
+        scratch = self.layout.scratch(self.slot)
+        for n in sorted(self.claims, reverse=True):
+            path = self.layout.session(date_of(self.claims[n].claimed_at), self.owned.uid, n)
+            if n < self.owned.n and (record := sessionrecord.read(path / SUMMARY)) is not None:
+                if why := goes_on(self.owned.attempts, record, self.kind):
+                    return SessionFolder(path, scratch), why
+                break
+        own = self.claims.get(self.owned.n)
+        today = date_of(own.claimed_at) if own else day(self.clock.wall())
+        return SessionFolder(self.layout.session(today, self.owned.uid, self.owned.n), scratch), ""
 
     # ---- the whole -------------------------------------------------------------------------------------------------
 
@@ -112,13 +152,32 @@ class AttemptRun:
         self.stage("preparing", "preparing the worktree")
         self.hub.refresh()
         self._check()
+        if self.why:
+            self._fetch_earlier()
         base = self.hub.target()
-        self.worktree = self.hub.prepare(self.slot, self.owned.uid, self.owned.n, base)
+        self.worktree = self.hub.prepare(self.slot, self.owned.uid, self.owned.n, base, self.carry)
         self._check()
         tree = self.worktree
-        self._say(Event.WORKTREE_PREPARED, reused=tree.reused, base=base)
+        self._say(
+            Event.WORKTREE_PREPARED,
+            reused=tree.reused,
+            base=tree.base,
+            carried=self.carry is not None or None,
+        )
         self.folder.clear(self.runner)  # of one that was killed
         self.folder.make()
+
+    def _fetch_earlier(self) -> None:
+        """What the last attempt left in its worktree becomes refs, when its worker could not do that any more."""
+        n = self.owned.n - 1
+        claim = self.claims.get(n)
+        slot = claim.owner.name if claim else ""
+        tree = self.hub.find(slot) if slot else None
+        if tree is not None and (tree.uid, tree.n) == (self.owned.uid, n):
+            with FileLock(self.layout.agent(slot) / "lock") as lock:
+                if slot == self.slot or lock.lock(EARLIER_PATIENCE_S):
+                    self.hub.salvage(tree, self.owned.uid, n)
+        self.carry = self.hub.carried(self.owned.uid, n)
 
     def _setup(self) -> Result | None:
         setup = self.project.setup
@@ -153,81 +212,202 @@ class AttemptRun:
         return self._failed(f"setup failed ({how}): {_last_line(tail(log, 4096))}")
 
     def _work(self) -> Result:
-        agent = self.config.agents[self.kind]
-        credential = self.config.credentials.get(agent.credential) if agent.credential else None
-        subject = Subject(
-            item=self.owned.item.id,
-            mark=self._mark,
-            slot=self.slot,
-            agent=self.kind,
-            worktree=self._tree.path,
-            policy=self._policy(),
-        )
-        session = Session(
-            self.folder,
-            subject,
-            agent,
-            credential,
-            runner=self.runner,
-            clock=self.clock,
-            stall_s=self.config.health.stall_s,
-            environ=self.environ,
-        )
+        self._charge_earlier()
+        session = self._session(self.folder, self.kind)
         try:
             return self._rounds(session)
         finally:
             session.close()
 
+    def _session(self, folder: SessionFolder, agent: str) -> Session:
+        subject = Subject(
+            item=self.owned.item.id,
+            uid=self.owned.uid,
+            mark=self._mark,
+            slot=self.slot,
+            agent=agent,
+            worktree=self._tree.path,
+            policy=self._policy(),
+            project=self.project.name,
+        )
+        return Session(
+            folder,
+            subject,
+            self.config.agents[agent],
+            self._credential,
+            runner=self.runner,
+            clock=self.clock,
+            stall_s=self.config.health.stall_s,
+            environ=self.environ,
+            price=lambda usage: price_of(self.config.prices, usage),
+            heard=self._hear,
+        )
+
+    def _charge_earlier(self) -> None:
+        """What was used in sessions that do not go on, and is in no ledger: their worker was killed before."""
+        scratch = self.layout.scratch(self.slot)
+        for n, claim in self.claims.items():
+            path = self.layout.session(date_of(claim.claimed_at), self.owned.uid, n)
+            record = sessionrecord.read(path / SUMMARY) if path != self.folder.path else None
+            if record is None or n == self.owned.n:
+                continue
+            if record.agent in self.config.agents and any(not run.outcome for run in record.runs):
+                session = self._session(SessionFolder(path, scratch), record.agent)
+                session.settle()
+                record = session.record
+            self.wallet.charge(record)
+
     def _rounds(self, session: Session) -> Result:
         item, brief, rounds = self.owned.item, self._brief(), self.config.heal.rounds
-        prompt = attempt_prompt(item, brief, self.owned.attempts)
+        session.settle()
+        self.wallet.charge(session.record)
+        prompt = self._first_prompt(session, brief)
         report = GateReport()
+        before: tuple[frozenset[str], str] | None = None
         for k in range(1, rounds + 2):
-            self.stage("running", f"{self.kind}, round {k}")
-            self._say(Event.AGENT_STARTED, agent=self.kind, round=k)
-            result = session.run(prompt, timeout_s=self._left())
-            self._check()
-            releases = sum(
-                a.end is not None and a.end.outcome is Outcome.RELEASED for a in self.owned.attempts
-            )
-            after = consequence(result.outcome, now=self.clock.wall(), releases=releases)
-            self._say(
-                Event.AGENT_FINISHED,
-                round=k,
-                outcome=type(result.outcome).__name__,
-                seconds=round(result.duration_s, 3),
-            )
-            if result.survivors:
-                self._say(Event.SURVIVORS_KILLED, number=result.survivors)
-            match after:
-                case CostsAttempt(reason=reason):
-                    return self._failed(reason)
-                case Released(reason=reason, not_before=moment):
-                    return Result(outcome=Outcome.RELEASED, reason=reason, not_before=moment)
-                case GoOn():
-                    pass
+            if ended := self._run_agent(session, prompt, brief, k):
+                return ended
             try:
-                report, sha = self._judge(k)
+                report, sha = self._judge(k, session.round)
             except GitCommandError as e:
                 self._check()
                 if e.passing:
                     raise
                 # Who worked here last has broken it; giving it back would let them do so again at no cost.
                 return self._failed(f"what was left cannot be read: {e.what}")
+            session.judged(_told(result) for result in report.results)
             if report.ok:
                 return self._done(sha)
             if report.stopped:
                 self._check()
                 return self._given_back(report.stopped)
+            now = self._failure(report)
+            if now is not None and now == before and k <= rounds:
+                return self._red(
+                    report, f"given up in round {k} of {rounds + 1}: nothing changed since the last"
+                )
+            before = now
             if self._left() <= 0:
                 break
             if k <= rounds:
                 self._say(Event.HEAL_STARTED, round=k, gates=[r.name for r in report.red])
                 red = [RedGate(name=r.name, reason=r.reason, run=r.run, tail=r.tail) for r in report.red]
-                prompt = heal_prompt(item, brief, red, number=k, rounds=rounds)
+                prompt = heal_prompt(item, brief, red, number=k, rounds=rounds, knows=session.goes_on)
+        return self._red(report, f"in round {k} of {rounds + 1}")
+
+    def _red(self, report: GateReport, where: str) -> Result:
         failed = "; ".join(f"gate {r.name}: {r.reason}" for r in report.red)
         tails = "\n".join(r.tail[-2000:] for r in report.red if r.tail and r.run)
-        return self._failed("\n".join(x for x in (f"{failed} (in round {k} of {rounds + 1})", tails) if x))
+        return self._failed("\n".join(x for x in (f"{failed} ({where})", tails) if x))
+
+    def _failure(self, report: GateReport) -> tuple[frozenset[str], str] | None:
+        """Which gates are red on which tree; None when the worktree holds more than a commit says."""
+        tree = self.hub.tree_at(self._tree)
+        return None if tree is None else (frozenset(r.name for r in report.red), tree)
+
+    def _first_prompt(self, session: Session, brief: Brief) -> str:
+        if self.why and session.goes_on:
+            carried = self.carry is not None
+            return resume_prompt(self.owned.item, brief, self.why, str(self._tree.path), carried=carried)
+        return attempt_prompt(self.owned.item, brief, self.owned.attempts)
+
+    def _run_agent(self, session: Session, prompt: str, brief: Brief, k: int) -> Result | None:
+        """One round. None: on to the gates; otherwise how the attempt ends."""
+        budget_usd, why = self.wallet.left()
+        if why:
+            return self._failed(why)
+        permit = self.limits.start(self._limiter, self._credential)
+        if isinstance(permit, Blocked):
+            return self._waits(permit)
+        self.permit = permit
+        try:
+            if (short := self.wallet.reserve()) is not None:
+                return self._unpaid(short)
+            self.stage("running", f"{self.kind}, round {k}")
+            self._say(Event.AGENT_STARTED, agent=self.kind, round=k, resumed=session.goes_on or None)
+            result = session.run(prompt, timeout_s=self._left(), budget_usd=budget_usd)
+            if result.lost:
+                self._say(Event.SESSION_LOST, agent=self.kind, round=k)
+                full = attempt_prompt(self.owned.item, brief, self.owned.attempts)
+                result = session.run(full, timeout_s=self._left(), budget_usd=budget_usd)
+            self.wallet.charge(session.record)
+            return self._ended(result, k)
+        finally:
+            permit.close()
+
+    def _ended(self, result: AgentResult, k: int) -> Result | None:
+        usage = result.usage
+        self._say(
+            Event.AGENT_FINISHED,
+            round=k,
+            agent=self.kind,
+            outcome=name_of(result.outcome).value,
+            seconds=round(result.duration_s, 3),
+            cost_usd=usage.cost_usd if usage else None,
+            tokens_in=usage.tokens_in if usage else None,
+            tokens_out=usage.tokens_out if usage else None,
+            estimated=(usage.estimated or None) if usage else None,
+        )
+        if result.survivors:
+            self._say(Event.SURVIVORS_KILLED, number=result.survivors)
+        limit = self.limits.met(
+            self._limiter,
+            result.outcome,
+            started_at=result.started_at,
+            by=self._mark,
+            agent=self.kind,
+            credential=self._credential,
+        )
+        self._check()
+        releases = sum(a.end is not None and a.end.outcome is Outcome.RELEASED for a in self.owned.attempts)
+        after = consequence(result.outcome, now=self.clock.wall(), releases=releases)
+        if limit is not None:
+            self._say(
+                Event.LIMIT_MET,
+                credential=limit.credential,
+                kind=limit.kind.value,
+                until=limit.until or None,
+                agent=self.kind,
+            )
+        elif isinstance(result.outcome, Ok):
+            self.limits.answered(self._limiter, result.started_at)
+        match after:
+            case CostsAttempt(reason=reason):
+                return self._failed(reason)
+            case Released(reason=reason, not_before=moment):
+                if (
+                    limit is not None
+                ):  # the credential waits, not this item: who lifts its limit lets it go on
+                    moment = None
+                return Result(outcome=Outcome.RELEASED, reason=reason, not_before=moment)
+            case GoOn():
+                return None
+
+    def _hear(self, event: AgentEvent) -> None:
+        """While the tool runs: the first word of the model says that a limit is over, and others need not wait."""
+        if isinstance(event, Text | Tool) and self.permit is not None and self.permit.tries:
+            if self.limits.answered(self._limiter, self.clock.wall()):
+                Bell(self.layout.bell("coordinator")).ring()
+            self.permit.close()
+
+    def _waits(self, limit: Blocked) -> Result:
+        """Another was quicker, and has met the limit or tries whether it is over."""
+        moment = None if limit.until is not None else self.clock.wall() + TRIED_S
+        return Result(outcome=Outcome.RELEASED, reason=f"waits for {limit}", not_before=moment)
+
+    def _unpaid(self, short: OverBudget) -> Result:
+        """Another was quicker. The hint comes again when there is room, not before the coordinator has seen this."""
+        moment = self.clock.wall() + TRIED_S
+        return Result(outcome=Outcome.RELEASED, reason=f"waits for {short}", not_before=moment)
+
+    @property
+    def _credential(self) -> Credential | None:
+        name = self.config.agents[self.kind].credential
+        return self.config.credentials.get(name) if name else None
+
+    @property
+    def _limiter(self) -> str:
+        return credential_of(self.config, self.kind)
 
     def _brief(self) -> Brief:
         project = self.project
@@ -236,11 +416,13 @@ class AttemptRun:
             gates=tuple(GateLine(name=g.name, run=g.run, required=g.required) for g in project.gates),
             protected=project.protected,
             commit_by=project.commit_by,
-            instructions=self.config.agents[self.kind].instructions,
+            instructions=self.config.agents[self.kind].wording,
+            worktree=str(self._tree.path),
+            briefings=briefings(self.config, project, self.owned.item),
         )
 
-    def _judge(self, k: int) -> tuple[GateReport, str | None]:
-        """Commit what the agent left, take the facts, run the gates."""
+    def _judge(self, k: int, run: int) -> tuple[GateReport, str | None]:
+        """Commit what the agent left, take the facts, run the gates. `run`: of the session, for the names of logs."""
         self.stage("gates", f"gates, round {k}")
         tree, item = self._tree, self.owned.item
         self.hub.check()
@@ -265,7 +447,7 @@ class AttemptRun:
             folder=self.folder,
             mark=self._mark,
             slot=self.slot,
-            round=k,
+            round=run,
             policy=self._policy(),
             environ=self.environ,
             stall_s=self.config.health.stall_s,
@@ -348,6 +530,18 @@ class AttemptRun:
 
     def _say(self, event: Event, **fields: Any) -> None:
         self.events.emit(event, uid=self.owned.uid, id=self.owned.item.id, n=self.owned.n, **fields)
+
+
+def briefings(config: Config, project: Project, item: Item) -> tuple[str, ...]:
+    """Of everybody, of the project, and of the domain that the item's label `domain` names."""
+    texts = (config.briefing, project.briefing, project.domains.get(item.labels.get("domain", ""), ""))
+    return tuple(text for text in texts if text.strip())
+
+
+def _told(gate: GateResult) -> dict[str, Any]:
+    """A gate's result, for the session's record."""
+    told = {"name": gate.name, "ok": gate.ok, "required": gate.required, "seconds": gate.seconds}
+    return told | ({"reason": gate.reason[:500]} if gate.reason else {})
 
 
 def _read(path: Path) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import select
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import field
 from importlib import import_module
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from harness import logs, procs, reports, submitted
 from harness.atomicfs import FileLock, held
 from harness.bell import Bell
-from harness.clock import Clock, SystemClock, day, rfc3339
+from harness.clock import Clock, SystemClock, rfc3339
 from harness.config import Config, Durability, load
 from harness.containment import Containment, Kind
 from harness.dataclass import dataclass
@@ -28,7 +28,7 @@ from harness.errors import ConfigError, ConflictError, HarnessError, StoreError
 from harness.events import EventStream
 from harness.layout import Layout
 from harness.logs import Event
-from harness.model import End, Outcome
+from harness.model import Attempt, Claim, End, Item, Outcome
 from harness.pace import idle_beat_s, retry_delay_s
 from harness.presence import announce
 from harness.reports import AgentReport
@@ -36,7 +36,7 @@ from harness.runner import Runner
 from harness.signals import Signals
 from harness.store import attempts
 from harness.store.attempts import Claimed, Ended
-from harness.store.cells import Actor, Standing, spent
+from harness.store.cells import Actor, Standing, claim_of, spent
 from harness.store.disk import Disk
 from harness.store.hints import Hints
 from harness.store.setup import open_store
@@ -44,6 +44,8 @@ from harness.worker.result import Broken, Result
 
 if TYPE_CHECKING:  # what carries an attempt out is not needed to claim one
     from harness.hub import Hub
+    from harness.limits import Limits
+    from harness.spend import Ledger
     from harness.worker.attempt import AttemptRun
 
 IDLE_S = 12.0
@@ -54,6 +56,8 @@ ALONE_NAMES = 64
 PAUSED_S = 2.0
 """Longest time between two looks of a worker that may not claim: nobody rings when it may again."""
 REST_MAX_S = 60.0
+EARLIER = 20
+"""So many attempts back a session is looked for."""
 REPORT_S = 1.0
 
 
@@ -78,6 +82,8 @@ class Worker:
     """What runs saves work: that is not stopped because the attempt is decided."""
     report: AgentReport = field(init=False)
     hubs: dict[str, Hub] = field(default_factory=dict)
+    ledger: Ledger | None = None
+    """For looking, once there is a budget."""
     started: float = 0.0
     troubles: int = 0
     """Attempts in a row that our own side could not carry out."""
@@ -167,13 +173,50 @@ class Worker:
         for uid, patient in self._candidates():
             if self.signals.stops:
                 return None
-            got = self.disk.run(attempts.claim(self.actor, uid, patient=patient))
+            got = self.disk.run(attempts.claim(self.actor, uid, patient=patient, fit=self._may_start))
             if isinstance(got, Claimed):
                 self.events.emit(Event.ITEM_CLAIMED, uid=uid, id=got.item.id, n=got.n, agent=self.slot)
                 return got
             if got.standing is Standing.OVER:
                 self._finish(uid)
         return None
+
+    def _may_start(self, item: Item, earlier: Sequence[Attempt]) -> bool:
+        """Is there an agent for it that no limit stops, and money? Otherwise its hint comes again when there is."""
+        if not self.config.budgeted:
+            with suppress(OSError):
+                if not os.listdir(self.layout.limits):
+                    return True
+        from harness.resuming import preferred
+
+        agents = preferred(item, earlier)
+        agent, limit = self._limits().choose(self.config, agents)
+        return (agent is not None or limit is None) and self._affordable(item, agent)
+
+    def _affordable(self, item: Item, agent: str | None) -> bool:
+        """Reserves nothing: the attempt does, right before it costs something."""
+        if not self.config.budgeted:
+            return True
+        from harness.budgets import ask_of, budgets_of
+
+        budgets = budgets_of(self.config, item.project, item.convoy)
+        if not budgets:
+            return True
+        ask = ask_of(self.config, item, [agent] if agent else [], self._ledger.item(item.uid))
+        return self._ledger.short(budgets, ask) is None
+
+    @property
+    def _ledger(self) -> Ledger:
+        if self.ledger is None:
+            from harness.spend import Ledger
+
+            self.ledger = Ledger(self.layout, self.clock)
+        return self.ledger
+
+    def _limits(self) -> Limits:
+        from harness.limits import Limits
+
+        return Limits(self.layout, self.clock)
 
     def _candidates(self) -> Iterator[tuple[str, bool]]:
         """(uid, does its backoff have to be looked at): a hint says that it has passed."""
@@ -210,7 +253,6 @@ class Worker:
     def _carry_out(self, owned: Claimed) -> None:
         self.owned, self.decided = owned, None
         self.beat()
-        session = self.layout.session(day(self.clock.wall()), owned.uid, owned.n)
         self.say(
             state="preparing",
             item=owned.uid,
@@ -218,7 +260,6 @@ class Worker:
             title=owned.item.title,
             attempt=owned.n,
             project=owned.item.project,
-            session=str(session.relative_to(self.layout.root)),
             last_event="claimed",
         )
         self._ring("coordinator")
@@ -226,6 +267,7 @@ class Worker:
         try:
             try:
                 run = self._attempt(owned)
+                self.say(session=str(run.folder.path.relative_to(self.layout.root)), kind=run.kind)
                 result = run.run()
             except Broken as e:
                 result = Result(outcome=Outcome.RELEASED, reason=str(e))
@@ -238,6 +280,9 @@ class Worker:
                 # Without a cgroup or namespace something may have escaped its marks: look where it worked.
                 self.containment.kill(f"{owned.uid}.{owned.n}", [run.worktree.path])
             self._end(owned, result, run)
+            if run:
+                with suppress(OSError):  # then the coordinator does it
+                    run.wallet.release()
         finally:
             self.owned = None
             self.containment.release(f"{owned.uid}.{owned.n}")
@@ -262,9 +307,17 @@ class Worker:
             project=project,
             hub=self._hub(owned.item.project),
             environ=os.environ,
+            limits=self._limits(),
+            claims=self._claims(owned),
             stage=lambda state, event: self.say(state=state, last_event=event),
             broken=self._why_broken,
         )
+
+    def _claims(self, owned: Claimed) -> dict[int, Claim]:
+        """Of this attempt and the last ones before it: when and where they ran."""
+        wanted = range(max(1, owned.n - EARLIER), owned.n + 1)
+        found = {n: self.disk.run(claim_of(owned.uid, n)) for n in wanted}
+        return {n: claim for n, claim in found.items() if claim is not None}
 
     def _hub(self, name: str) -> Hub:
         if name not in self.hubs:

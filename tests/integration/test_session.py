@@ -9,12 +9,14 @@ import stat
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.agents.base import Activity, AgentEvent, Final, Started, Stream, Usage
+from harness import sessionrecord
+from harness.agents.base import Activity, AgentEvent, Final, LostSession, Started, Stream, Usage
 from harness.agents.command import CommandAdapter
 from harness.agents.outcomes import Auth, BadRequest, Crash, Interrupted, Ok, RateLimit, Stalled, TimedOut
 from harness.clock import SystemClock
@@ -23,6 +25,7 @@ from harness.containment import Containment, Policy
 from harness.runner import Runner
 from harness.session import Session, Subject
 from harness.sessionfolder import SessionFolder, lines, make_tmp, remove, tail, tmp_folders
+from harness.sessionrecord import RunRecord, Spent
 
 Make = Callable[..., Session]
 MARK = f"fix-{uuid.uuid4().hex[:12]}.1"
@@ -48,7 +51,15 @@ def make(tmp_path: Path, tree: Path) -> Make:
         stall_s: float = 600.0,
         **more: Any,
     ) -> Session:
-        subject = Subject(item="fix", mark=MARK, slot="agent-1", agent="shell", worktree=tree, policy=policy)
+        subject = Subject(
+            item="fix",
+            uid=MARK.rpartition(".")[0],
+            mark=MARK,
+            slot="agent-1",
+            agent="shell",
+            worktree=tree,
+            policy=policy,
+        )
         return Session(
             SessionFolder(
                 tmp_path.resolve() / "sessions" / "2027-01-01" / MARK, tmp_path.resolve() / "tmp" / "agent-1"
@@ -101,7 +112,7 @@ def test_everything_about_a_run_is_kept_in_files_that_only_we_can_read(make: Mak
     assert folder.stdout(1).read_text() == "out\n"
     assert folder.stderr(1).read_text() == "err\n"
     summary = json.loads(folder.summary.read_text())
-    assert (summary["v"], summary["item"], summary["attempt"], summary["agent"]) == (
+    assert (summary["v"], summary["item"], summary["runs"][0]["attempt"], summary["agent"]) == (
         1,
         "fix",
         MARK,
@@ -382,18 +393,28 @@ def test_whatever_an_agent_puts_in_the_place_of_its_temporary_files_does_not_sto
 
 
 class TalkativeAdapter(CommandAdapter):
-    """A tool that reports what happens, as adapters of real agents do."""
+    """Reads a little language, and resumes by what it was told."""
+
+    tail_bytes = None
+    resumes = True
+    used: Usage | None = None
 
     def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
         match line.decode().split(maxsplit=1):
             case ["session", name]:
                 return [Started(session=name), Activity(kind="init")]
             case ["cost", usd]:
-                return [Usage(cost_usd=float(usd), turns=2)]
+                self.used = Usage(cost_usd=float(usd), turns=2)
+                return [self.used]
             case ["final", text]:
                 return [Final(text=text)]
+            case ["lost"]:
+                return [LostSession()]
             case _:
                 return []
+
+    def usage(self) -> Usage | None:
+        return self.used
 
 
 def test_what_an_adapter_reads_out_of_the_output_ends_up_in_the_result(
@@ -405,10 +426,63 @@ def test_what_an_adapter_reads_out_of_the_output_ends_up_in_the_result(
     )
     result = session.run("", timeout_s=60)
     assert result.text == "all done"
-    assert result.usage == Usage(cost_usd=0.5, turns=2)
+    assert result.usage == Spent(cost_usd=0.5, turns=2)
     session.run("", timeout_s=60)
     session.close()
     assert session.folder.stderr(2).read_text() == "s-1\n"
     summary = json.loads(session.folder.summary.read_text())
-    assert summary["session"] == "s-1"
-    assert summary["runs"][0]["usage"] == {"tokens_in": None, "tokens_out": None, "cost_usd": 0.5, "turns": 2}
+    assert summary["conversation"] == "s-1"
+    assert summary["runs"][0]["usage"] == {"cost_usd": 0.5, "turns": 2, "estimated": False}
+    assert [run["resumed"] for run in summary["runs"]] == [False, True]
+
+
+def test_a_run_whose_worker_was_killed_is_read_again_and_gone_on_with(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.session.adapter_for", TalkativeAdapter)
+    said = 'printf "session s-1\\ncost 0.5\\nand then"'
+    killed = make("sh", "-c", said)
+    killed.run("", timeout_s=60)
+    record = killed.record
+    (run,) = record.runs
+    begun = RunRecord(round=1, attempt=run.attempt, slot=run.slot, started_at=run.started_at)
+    sessionrecord.write(killed.folder.summary, replace(record, conversation="", runs=(begun,)))
+    killed.folder.events(1).unlink()
+    later = make("sh", "-c", "echo again")
+    before = later.goes_on
+    later.settle()
+    assert (before, later.goes_on) == (False, True)
+    assert later.record.conversation == "s-1"
+    (settled,) = later.record.runs
+    assert (settled.outcome, settled.signal) == ("crash", 9)
+    assert settled.usage == Spent(cost_usd=0.5, turns=2)
+    assert killed.folder.events(1).exists()
+    later.run("", timeout_s=60)
+    later.close()
+    assert [run.round for run in later.record.runs] == [1, 2]
+    assert later.record.runs[1].resumed
+
+
+def test_a_conversation_that_the_tool_has_lost_begins_anew_under_another_id(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.session.adapter_for", TalkativeAdapter)
+    session = make("sh", "-c", 'test "$HARNESS_ROUND" = 2 && echo lost; echo session "s-$HARNESS_ROUND"')
+    session.run("", timeout_s=60)
+    ours = session.record.session
+    result = session.run("", timeout_s=60)
+    assert result.lost
+    assert not session.goes_on
+    assert session.record.session != ours
+    session.run("", timeout_s=60)
+    session.close()
+    assert [run.resumed for run in session.record.runs] == [False, True, False]
+    assert session.record.conversation == "s-3"
+
+
+def test_a_session_of_another_agent_in_the_same_folder_is_not_gone_on_with(make: Make) -> None:
+    session = make("true")
+    session.run("", timeout_s=60)
+    session.close()
+    sessionrecord.write(session.folder.summary, replace(session.record, agent="other"))
+    assert make("true").record.runs == ()

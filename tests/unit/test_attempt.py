@@ -6,22 +6,24 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import sessionfolder
-from harness.clock import SystemClock
+from harness import sessionfolder, sessionrecord
+from harness.clock import SystemClock, parse_rfc3339
 from harness.config import load
 from harness.containment import Containment
 from harness.errors import GitError
 from harness.events import EventStream, read
 from harness.hub import BrokenCommitError, GitCommandError, GitInterrupted, Hub
-from harness.model import Outcome
+from harness.limits import Kind, LimitRecord, Limits
+from harness.model import Act, Claim, Outcome
 from harness.runner import Ended, EndReason, Runner
 from harness.sessionfolder import SessionFolder
+from harness.sessionrecord import RunRecord, SessionRecord
 from harness.store.attempts import Claimed
 from harness.worker.attempt import AttemptRun
 from harness.worker.result import Broken, Result
@@ -61,6 +63,8 @@ class Bench:
             project=config.projects["app"],
             hub=self.at.ready(),
             environ=os.environ,
+            limits=Limits(self.world.layout, SystemClock()),
+            claims={},
             stage=lambda state, _: self.stages.append(state),
             broken=lambda: self.why[0] if self.why else None,
         )
@@ -193,24 +197,31 @@ def test_each_failed_attempt_tries_the_next_agent_of_the_list_and_stays_at_the_l
     assert kinds == ["claude", "shell", "shell"]
 
 
-def test_a_limit_gives_the_attempt_back_until_it_has_passed(b: Bench) -> None:
+def limit_of(b: Bench) -> LimitRecord:
+    (record,) = Limits(b.world.layout, SystemClock()).all()
+    return record
+
+
+def test_a_limit_gives_the_attempt_back_and_stops_the_credential_until_it_has_passed(b: Bench) -> None:
     result = b.run("exit 75")
-    assert result.outcome is Outcome.RELEASED
-    assert result.not_before
-    assert result.not_before > SystemClock().wall()
-    assert not result.ours
+    assert (result.outcome, result.not_before, result.ours) == (Outcome.RELEASED, None, False)
+    record = limit_of(b)
+    assert (record.credential, record.kind, record.agent) == ("agent.claude", Kind.RATE, "claude")
+    assert parse_rfc3339(record.until) > SystemClock().wall()
+    again = b.run("true")
+    assert (again.outcome, b.stages[-1]) == (Outcome.RELEASED, "preparing")
+    assert "waits for credential agent.claude: rate until" in again.reason
 
 
 @pytest.mark.parametrize(
-    ("said", "longest_s"), [("nan", 3600.0), ("-5", 0.0), ("1e999", 366 * 86_400.0), ("x", 3600.0)]
+    ("said", "longest_s"), [("nan", 2.0), ("-5", 2.0), ("1e999", 2.0), ("x", 2.0), ("3600", 3602.0)]
 )
 def test_whatever_a_tool_says_of_a_limit_is_a_time(configure: Configure, said: str, longest_s: float) -> None:
     pattern = {"match": "limit", "class": "rate_limit", "retry_after": r"limit (\S+)"}
     b = configure(agents={"claude": SHELL | {"patterns": [pattern]}})
-    result = b.run(f"echo limit {said}; exit 1")
-    assert result.outcome is Outcome.RELEASED
-    assert result.not_before
-    assert result.not_before <= SystemClock().wall() + longest_s
+    assert b.run(f"echo limit {said}; exit 1").outcome is Outcome.RELEASED
+    left_s = parse_rfc3339(limit_of(b).until) - SystemClock().wall()
+    assert longest_s - 5 < left_s <= longest_s
 
 
 def test_an_attempt_has_a_time_limit(b: Bench) -> None:
@@ -415,3 +426,109 @@ def test_an_attempt_that_never_had_a_worktree_has_nothing_to_salvage(b: Bench) -
 def test_survivors_of_an_agent_are_ended_before_its_gates_and_reported(b: Bench) -> None:
     b.run("sleep 1000 & echo x > new", id="spawns")
     assert [e["number"] for e in b.said("survivors_killed")] == [1]
+
+
+# ---- money -----------------------------------------------------------------------------------------------------------
+
+PAID = {
+    "adapter": "command",
+    "argv": ["sh", "{prompt_file}"],
+    "output": "jsonl",
+    "fields": {"cost_usd": "usd", "tokens_in": "in", "tokens_out": "out"},
+}
+COSTS = """echo '{"usd": 0.25, "in": 60, "out": 40}'; echo x > new\n"""
+
+
+def ledger_lines(b: Bench) -> list[dict[str, Any]]:
+    return [
+        json.loads(x) for path in b.world.layout.spend.glob("*.jsonl") for x in path.read_text().splitlines()
+    ]
+
+
+def test_what_a_run_has_used_is_in_the_ledger(configure: Configure) -> None:
+    b = configure(agents={"claude": PAID})
+    owned = b.claim(COSTS, convoy="login")
+    run = b.attempt(owned)
+    assert run.run().outcome is Outcome.DONE
+    (line,) = ledger_lines(b)
+    assert (line["kind"], line["uid"], line["n"], line["round"]) == ("spent", owned.uid, 1, 1)
+    assert (line["usd"], line["tokens"]) == (0.25, 100)
+    assert (line["project"], line["convoy"], line["agent"]) == ("app", "login", "claude")
+    run.wallet.release()
+    assert len(ledger_lines(b)) == 1  # nothing was reserved: there is no budget
+
+
+def test_a_tool_that_tells_nothing_opens_no_ledger(b: Bench) -> None:
+    assert b.run("echo x > new").outcome is Outcome.DONE
+    assert not list(b.world.layout.spend.iterdir())
+
+
+def test_with_a_budget_what_a_run_may_cost_is_reserved_before_it(configure: Configure) -> None:
+    b = configure(agents={"claude": PAID}, budgets={"fleet": {"usd": 2}, "reserve_usd": 1.5})
+    run = b.attempt(b.claim(COSTS))
+    assert run.run().outcome is Outcome.DONE
+    second = b.attempt(b.claim(COSTS)).run()
+    assert second.outcome is Outcome.RELEASED
+    assert second.reason == (
+        "waits for budget fleet: 0.25 of 2.00 USD (1.25 reserved) spent, an attempt needs 1.50 USD"
+    )
+    assert second.not_before
+    run.wallet.release()
+    assert b.attempt(b.claim(COSTS)).run().outcome is Outcome.DONE
+    assert [e["kind"] for e in ledger_lines(b)] == ["reserve", "spent", "release", "reserve", "spent"]
+    assert len(b.said("agent_started")) == 2
+
+
+def test_a_correction_for_which_nothing_is_left_is_not_begun(configure: Configure) -> None:
+    red = {"gates": [{"name": "never", "run": "date +%N > noise; false"}]}
+    b = configure(
+        red, agents={"claude": PAID}, heal={"rounds": 1}, budgets={"fleet": {"usd": 0.25}, "reserve_usd": 0.1}
+    )
+    result = b.run(COSTS)
+    assert result.outcome is Outcome.RELEASED
+    assert result.reason.startswith("waits for budget fleet: 0.25 of 0.25 USD spent")
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"max_budget_usd": 0.25}, "budget: 0.25 of the 0.25 USD that this item may cost are spent"),
+        ({"max_budget_tokens": 100}, "budget: 100 of the 100 tokens that this item may use are used"),
+    ],
+    ids=["USD", "tokens"],
+)
+def test_an_item_whose_own_budget_is_spent_fails_without_another_run(
+    configure: Configure, limit: dict[str, Any], reason: str
+) -> None:
+    red = {"gates": [{"name": "never", "run": "date +%N > noise; false"}]}
+    b = configure(red, agents={"claude": PAID}, heal={"rounds": 1})
+    owned = b.claim(COSTS, **limit)
+    assert failure(b.attempt(owned).run()).startswith(reason)
+    assert failure(b.attempt(replace(owned, n=2)).run()).startswith(reason)
+    assert len(b.said("agent_started")) == 1
+
+
+def test_what_the_run_of_a_killed_worker_has_used_is_charged_once_by_the_next_attempt(
+    configure: Configure,
+) -> None:
+    b = configure(agents={"claude": PAID})
+    owned = b.claim(COSTS)
+    claim = Claim(n=1, act=Act.RUN, owner=b.world.me.identity, claimed_at="2027-01-15T08:00:00Z")
+    folder = SessionFolder(
+        b.world.layout.session("2027-01-15", owned.uid, 1), b.world.layout.scratch("agent-1")
+    )
+    folder.make()
+    run = RunRecord(round=1, attempt=f"{owned.uid}.1", slot="agent-1", started_at="2027-01-15T08:00:01Z")
+    known = SessionRecord(
+        item="i", uid=owned.uid, agent="claude", adapter="command", session="s", runs=(run,)
+    )
+    sessionrecord.write(folder.summary, known)
+    folder.stdout(1).write_text('{"usd": 0.5}\n{"usd": 0.75}\n')
+    for n in (2, 3):
+        second = b.attempt(replace(owned, n=n))
+        second.claims = {1: claim}
+        assert second.run().outcome is Outcome.DONE
+    assert [(e["n"], e["usd"]) for e in ledger_lines(b)] == [(1, 0.75), (2, 0.25), (3, 0.25)]
+    settled = sessionrecord.read(folder.summary)
+    assert settled is not None
+    assert settled.runs[0].outcome

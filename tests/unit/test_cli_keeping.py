@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness import doctor
-from harness.config import load
-from harness.doctor import place
+from harness.config import Agent, Config, Price, load
+from harness.doctor import place, work
 from harness.doctor.check import Level
 from harness.layout import Layout
 from harness.model import Outcome
@@ -174,6 +174,19 @@ def test_a_root_in_order_passes(world: World, tmp_path: Path) -> None:
 def test_a_project_an_agent_and_a_disk_that_cannot_be_used_fail(world: World, tmp_path: Path) -> None:
     found = examined(world, tmp_path / "none", floor=1_000_000_000, program="no-such-tool")
     assert found["project app"] == found["agent shell"] == found["disk"] == {Level.FAIL}
+
+
+def test_doctor_says_what_an_agent_lacks_besides_its_tool(tmp_path: Path) -> None:
+    tools = {
+        "a": Agent(adapter="codex", binary="sh", config_from=str(tmp_path / "none"), max_budget_usd=1.0),
+        "b": Agent(adapter="codex", binary="sh", model="priced", max_budget_usd=1.0),
+        "c": Agent(adapter="claude", binary="sh", max_budget_usd=1.0),
+    }
+    config = Config(v=1, agents=tools, prices={"pri*": Price(input=1.0, output=8.0)})
+    bad = [check for check in work.agents(config) if check.level is not Level.OK]
+    assert [check.name for check in bad] == ["agent a", "agent a"]
+    assert "is no folder" in bad[0].detail
+    assert "no budget in USD stops it" in bad[1].detail
 
 
 def test_doctor_goes_on_without_a_usable_configuration(world: World) -> None:

@@ -47,6 +47,7 @@ def task(tmp_path: Path, *, number: int = 1, prompt: str = "do it") -> Task:
         agent="shell",
         session="5e55",
         round=number,
+        resume="5e55" if number > 1 else None,
         prompt=prompt,
         prompt_file=tmp_path / "prompt.1.md",
         worktree=tmp_path / "tree",
@@ -54,6 +55,7 @@ def task(tmp_path: Path, *, number: int = 1, prompt: str = "do it") -> Task:
         home=tmp_path / "home",
         tmp=tmp_path / "tmp",
         interrupt_file=tmp_path / "ask" / "interrupt.json",
+        findings_file=tmp_path / "ask" / "findings.md",
     )
 
 

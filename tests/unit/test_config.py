@@ -243,7 +243,7 @@ def test_a_file_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
         (project("protected: [../x]"), "protected[0]: must be a path inside of the repository"),
         (project("copy: [/etc/passwd]"), "copy[0]: must be a path inside of the repository"),
         (project("copy: .env"), "copy: must be a list, not '.env'; write [a, b]"),
-        (agent("binary: y"), "unknown key 'binary'"),
+        (agent("binary: y"), "adapter command has no binary (claude, codex, gemini, opencode has)"),
         (agent("argv2: y").replace("[x]", "[]").replace("argv2: y", ""), "argv: must not be empty"),
         (agent("prompt: mail"), "prompt: must be one of argument, stdin or file, not mail"),
         (agent("prompt: argument"), "argv: has no {prompt}; add {prompt}, or set prompt: file or stdin"),
@@ -262,6 +262,8 @@ def test_a_file_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
             "needs a group that holds the seconds",
         ),
         (agent("patterns: [{match: x, clas: auth}]"), "did you mean 'class'?"),
+        ("v: 1\nbudgets: {day: {usd: -1}}\n", "budgets.day.usd: must be greater than or equal to 0, not -1"),
+        ("v: 1\nbudgets: {days: {usd: 1}}\n", "budgets.days: unknown key 'days'; did you mean 'day'?"),
         (agent("credential: team"), "there is no credential 'team'; add it below `credentials`"),
         ("v: 1\ncredentials: {team: {variable: 1x}}\n", "credentials.team.variable: is not a name"),
     ],
@@ -276,9 +278,10 @@ def test_several_agents_need_a_default_named_by_the_project(tmp_path: Path) -> N
 
 
 def test_an_adapter_of_another_version_is_one_problem_not_one_for_every_key(tmp_path: Path) -> None:
-    text = "v: 1\nagents:\n  c: {adapter: claude, binary: claude, max_turns: 3}\n"
+    text = "v: 1\nagents:\n  c: {adapter: aider, binary: aider, turns: 3}\n"
     assert only_problem(tmp_path, text) == (
-        "config.yaml:3:16 agents.c.adapter: there is no adapter 'claude'; this version has: command"
+        "config.yaml:3:16 agents.c.adapter: there is no adapter 'aider'; "
+        "this version has: claude, codex, gemini, opencode, command"
     )
 
 
@@ -299,6 +302,23 @@ def test_secrets_never_show_in_a_problem(tmp_path: Path) -> None:
     assert "sesame" not in " ".join(problems(tmp_path, text))
 
 
+def test_budgets_may_be_given_for_everything_a_day_convoys_and_projects(tmp_path: Path) -> None:
+    assert not load(tmp_path, MINIMAL).budgeted
+    loaded = load(tmp_path, project("budget: {tokens: 5}"))
+    assert loaded.budgeted
+    assert (loaded.projects["app"].budget.usd, loaded.projects["app"].budget.tokens) == (None, 5)
+    loaded = load(
+        tmp_path, MINIMAL + "budgets: {day: {usd: 20}, convoys: {'log in': {usd: 0}}, reserve_usd: 0.5}\n"
+    )
+    assert loaded.budgeted
+    assert (loaded.budgets.day.usd, loaded.budgets.reserve_usd, loaded.budgets.fleet.limits) == (
+        20.0,
+        0.5,
+        False,
+    )
+    assert loaded.budgets.convoys["log in"].usd == 0.0
+
+
 # overrides and origins
 
 
@@ -312,8 +332,9 @@ def test_an_option_beats_the_environment_beats_the_file_beats_the_default(tmp_pa
 
 
 def test_settings_one_level_down_can_be_overridden(tmp_path: Path) -> None:
-    loaded = load(tmp_path, "v: 1\n", HARNESS_HEALTH_BEAT_S="0.5", HARNESS_DURABILITY="process")
-    assert loaded.health.beat_s == 0.5
+    given = {"HARNESS_HEALTH_BEAT_S": "0.5", "HARNESS_BUDGETS_RESERVE_USD": "2"}
+    loaded = load(tmp_path, "v: 1\n", HARNESS_DURABILITY="process", **given)
+    assert (loaded.health.beat_s, loaded.budgets.reserve_usd) == (0.5, 2.0)
     assert loaded.durability is Durability.PROCESS
 
 

@@ -40,6 +40,7 @@ agents:
     stall_s: 7
 credentials:
   team: {variable: API_KEY, file: key.txt}
+budgets: {day: {usd: 20}, convoys: {login: {tokens: 100}}}
 """
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.budgets import Amount, Ask, Funds, Room
 from harness.globs import matches
-from harness.promote import AGEING_S, Busy, Ready, Wish, band_of, chains, overlap, wishes
+from harness.promote import AGEING_S, Busy, Limited, Ready, Wish, band_of, chains, decide, overlap, wishes
 
 NOW = 100_000.0
 
@@ -17,10 +19,19 @@ def ready(uid: str, **fields: object) -> Ready:
     return Ready(**{"uid": uid, "project": "app", "priority": 5, "since": NOW, **fields})  # type: ignore[arg-type]
 
 
-def wished(*items: Ready, busy: tuple[Busy, ...] = (), now: float = NOW, **more: object) -> dict[str, Wish]:
+def wished(
+    *items: Ready, busy: tuple[Busy, ...] = (), now: float = NOW, **more: object
+) -> Mapping[str, Wish]:
     boosts: dict[str, int] = more.get("boosts", {})  # type: ignore[assignment]
     paused: frozenset[str] = more.get("paused", frozenset())  # type: ignore[assignment]
     return wishes(items, busy, boosts, paused, now)
+
+
+def funds(left: float, **asks: float) -> Funds:
+    """One budget of which so many USD are left, and what each item asks for."""
+    room = Room(name="day", usd=10.0, tokens=None, spent=Amount(usd=10.0 - left))
+    named = {uid: Ask(budgets=("day",), amount=Amount(usd=usd)) for uid, usd in asks.items()}
+    return Funds(rooms={"day": room}, asks=named)
 
 
 # ---- bands -----------------------------------------------------------------------------------------------------------
@@ -177,3 +188,36 @@ def test_circles_end_and_count_for_little(edges: dict[int, list[int]]) -> None:
 def test_a_long_chain_needs_no_deep_stack() -> None:
     line = {str(k): [str(k + 1)] for k in range(50_000)}
     assert chains(line)["0"] == 50_000
+
+
+# ---- money -----------------------------------------------------------------------------------------------------------
+
+
+def test_only_as_many_have_a_hint_as_can_be_paid_and_the_first_come_first() -> None:
+    items = [ready(uid, since=NOW - k) for k, uid in enumerate("abcde")]
+    found = decide(items, (), {}, frozenset(), NOW, None, funds(2.5, **dict.fromkeys("abcde", 1.0)))
+    assert found.hints.keys() == {"e", "d"}
+    assert found.unpaid == {"a": ("day",), "b": ("day",), "c": ("day",)}
+
+
+def test_an_item_that_asks_for_less_may_have_what_is_too_little_for_another() -> None:
+    items = [ready("a", priority=0), ready("b"), ready("c", project="web")]
+    found = decide(items, (), {}, frozenset(), NOW, None, funds(1.0, a=2.0, b=0.5))
+    assert found.hints.keys() == {"b", "c"}
+    assert found.unpaid.keys() == {"a"}
+
+
+def test_who_waits_for_something_else_is_given_nothing() -> None:
+    items = [ready("a", files=("src/",)), ready("b", agents=("x",)), ready("c", priority=9)]
+    busy = (Busy(uid="z", project="app", files=("src/",)),)
+    limited = Limited(stopped=frozenset({"x"}))
+    found = decide(items, busy, {}, frozenset(), NOW, limited, funds(1.0, a=1.0, b=1.0, c=1.0))
+    assert found.hints.keys() == {"c"}
+    assert not found.unpaid
+
+
+def test_who_waits_for_money_tries_no_limit_on_behalf_of_others() -> None:
+    items = [ready("a", agents=("x",)), ready("b", agents=("x",), since=NOW + 1)]
+    limited = Limited(trying={"x": "team"})
+    found = decide(items, (), {}, frozenset(), NOW, limited, funds(1.0, a=2.0, b=1.0))
+    assert found.hints.keys() == {"b"}

@@ -10,7 +10,7 @@ import pytest
 
 from harness.config import CommitBy, Instructions
 from harness.model import Attempt, CommitPolicy, End, Item, Outcome, Verdict
-from harness.prompts import Brief, GateLine, RedGate, attempt_prompt, heal_prompt
+from harness.prompts import Brief, GateLine, RedGate, attempt_prompt, heal_prompt, resume_prompt
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "prompts"
 ITEM = Item(
@@ -180,3 +180,33 @@ def test_escape_sequences_in_evidence_do_not_reach_the_prompt() -> None:
         rounds=1,
     )
     assert "\x1b" not in text
+
+
+def test_a_session_that_goes_on_is_told_what_broke_it_off_and_where_it_is_now() -> None:
+    text = resume_prompt(ITEM, BRIEF, "usage limit", "/srv/worktrees/app/agent-2", carried=True)
+    golden("resume.text.md", text)
+    assert ITEM.prompt not in text
+    lost = resume_prompt(ITEM, BRIEF, "it crashed", "/w", carried=False)
+    assert "what you had changed is not there" in lost
+
+
+def test_a_correction_for_a_session_that_knows_its_task_does_not_repeat_it() -> None:
+    red = [RedGate(name="tests", reason="exit 1", run="pytest -q", tail="1 failed")]
+    assert ITEM.prompt in heal_prompt(ITEM, BRIEF, red, number=1, rounds=3)
+    assert ITEM.prompt not in heal_prompt(ITEM, BRIEF, red, number=1, rounds=3, knows=True)
+
+
+def test_the_first_mistakes_of_a_long_output_are_told_before_its_end() -> None:
+    tail = "\n".join(["start", "src/a.py:3: error: name x", *[f"line {k}" for k in range(100)], "2 failed"])
+    red = [RedGate(name="tests", reason="exit 1", run="pytest -q", tail=tail)]
+    text = heal_prompt(ITEM, BRIEF, red, number=1, rounds=3)
+    assert (
+        text.index("What stands out") < text.index("src/a.py:3: error: name x") < text.index("The end of its")
+    )
+
+
+def test_briefings_follow_the_item_and_come_before_the_rules() -> None:
+    text = attempt_prompt(plain(), brief(briefings=("Use tabs.", "The API is in api/."), worktree="/w/t"))
+    assert text.index("Do it.") < text.index("Use tabs.") < text.index("The API is in api/.")
+    assert text.index("The API is in api/.") < text.index("## Rules")
+    assert "Worktree: /w/t" in text

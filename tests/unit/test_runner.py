@@ -219,6 +219,40 @@ def test_what_a_log_held_before_does_not_count_as_output(tmp_path: Path) -> None
     assert ended.ok
 
 
+class Onlooker:
+    """A watcher that stops the command at its third look, or never; its patience lasts until a moment."""
+
+    def __init__(self, why: str | None = None, patient_until_s: float = 0.0) -> None:
+        self.why, self.until_s, self.looks = why, patient_until_s, 0
+
+    def look(self) -> str | None:
+        self.looks += 1
+        return self.why if self.looks >= 3 else None
+
+    def patient_s(self) -> float:
+        return self.until_s
+
+
+def test_a_watcher_looks_on_and_can_end_the_command(tmp_path: Path) -> None:
+    watcher = Onlooker("it cannot succeed")
+    ended = runner().run(sh("exec sleep 1000", tmp_path, watcher=watcher, stop=INT_ONLY))
+    assert (ended.reason, ended.stop_reason) == (EndReason.STOPPED, "it cannot succeed")
+
+
+def test_a_watcher_looks_once_more_when_the_command_has_ended(tmp_path: Path) -> None:
+    watcher = Onlooker("too late")
+    assert runner().run(sh("true", tmp_path, watcher=watcher)).reason is EndReason.EXITED
+    assert watcher.looks >= 1
+
+
+def test_while_a_watcher_is_patient_silence_is_no_stall(tmp_path: Path) -> None:
+    patient = Onlooker(patient_until_s=SystemClock().monotonic() + 1.0)
+    began = SystemClock().monotonic()
+    script = sh("exec sleep 1000", tmp_path, stall_s=0.05, watch=tmp_path, stop=INT_ONLY, watcher=patient)
+    assert runner().run(script).reason is EndReason.STALLED
+    assert SystemClock().monotonic() - began >= 1.0
+
+
 def test_silence_without_activity_is_a_stall(tmp_path: Path) -> None:
     ended = runner().run(sh("exec sleep 1000", tmp_path, stall_s=0.05, watch=tmp_path, stop=INT_ONLY))
     assert ended.reason is EndReason.STALLED

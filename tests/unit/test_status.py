@@ -38,6 +38,7 @@ KEPT = {
     "convoys": None,
     "interrupts": None,
     "limits": None,
+    "budgets": None,
     "metrics": {
         "throughput_per_hour",
         "success_rate",
@@ -93,7 +94,7 @@ def test_the_json_has_exactly_the_keys_that_are_kept_for_ever(layout: Layout, cl
         if inner is not None:
             assert data[key].keys() == inner
     assert data["agents"][0].keys() == AGENT_KEYS
-    assert (data["convoys"], data["interrupts"], data["limits"]) == ([], [], [])
+    assert (data["convoys"], data["interrupts"], data["limits"], data["budgets"]) == ([], [], [], [])
 
 
 def test_a_living_coordinator_is_believed_and_the_store_not_read(layout: Layout, clock: FakeClock) -> None:

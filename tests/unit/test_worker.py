@@ -17,6 +17,7 @@ import pytest
 from harness import reports, submitted
 from harness.atomicfs import FileLock
 from harness.bell import Bell
+from harness.budgets import Amount
 from harness.clock import SystemClock, parse_rfc3339, rfc3339
 from harness.config import load
 from harness.containment import Containment
@@ -26,6 +27,7 @@ from harness.hub import Hub
 from harness.model import End, Outcome
 from harness.pace import idle_beat_s
 from harness.reports import AgentReport
+from harness.spend import Ledger, Payer, entries
 from harness.store import attempts
 from harness.store.cells import Standing
 from harness.store.hints import Hints
@@ -521,6 +523,38 @@ def test_a_process_that_cannot_use_its_configuration_says_so_by_its_exit_code(wo
     world.layout.config.write_text("v: 1\nworkrs: 3\n")
     with running(argv(world), env=environment()) as process:
         assert process.wait(60) == 78
+
+
+# ---- money -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_for_which_there_is_no_money_is_not_claimed_with_or_without_a_hint(b: Bench) -> None:
+    configure(b.world, b.app, budgets={"day": {"usd": 1.0}, "reserve_usd": 0.6})
+    b.worker.config = load(b.world.layout.config)
+    uid = b.add("true", commit="none")
+    other = Payer(uid=b.world.add(id="other", project="app", priority=9), n=1, project="app")
+    ledger = Ledger(b.world.layout, SystemClock())
+    assert ledger.reserve(other, Amount(usd=0.6), {"day": b.worker.config.budgets.day}) is None
+    assert b.run(2) == 0
+    assert b.world.standing(uid) is Standing.READY
+    ledger.release(other)
+    assert b.run(2) == 0
+    assert b.world.stub(uid)
+    assert [e.kind.value for e in entries(b.world.layout)][-2:] == ["reserve", "release"]
+
+
+def test_without_a_budget_the_ledger_is_not_opened_for_a_claim(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b.world.layout.limits.joinpath("x.lock").touch()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(Ledger, "read", refuse)
+    uid = b.add("true", commit="none")
+    assert b.run() == 0
+    assert b.world.stub(uid)
 
 
 @pytest.mark.uncovered

@@ -11,6 +11,7 @@ import pytest
 from harness.config import load
 from harness.errors import GitError
 from harness.events import EventStream
+from harness.limits import Limits
 from harness.model import Outcome
 from harness.worker.attempt import AttemptRun
 from harness.worker.result import Broken
@@ -47,6 +48,8 @@ def attempt(world: World, error: Exception, broken: str | None = None) -> Attemp
         project=config.projects["app"],
         hub=hub,
         environ={},
+        limits=Limits(world.layout, world.clock),
+        claims={},
         stage=lambda *_: None,
         broken=lambda: broken,
     )

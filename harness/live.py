@@ -1,0 +1,121 @@
+"""A run of a tool as it is seen from outside: what it writes is read while it runs, and once more when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.agents.base import (
+    Adapter,
+    AgentEvent,
+    Final,
+    GiveUp,
+    LostSession,
+    Retrying,
+    Stream,
+    Usage,
+)
+from harness.agents.outcomes import AgentOutcome, Budget, described
+from harness.clock import Clock
+from harness.runner import Ended, EndReason
+from harness.sessionevents import EventFile
+from harness.sessionfolder import SessionFolder, lines
+from harness.stream import Growing
+
+RETRY_GRACE_S = 30.0
+"""So much longer than it announced may a tool wait before it tries again."""
+
+
+class Live:
+    """A `runner.Watcher` of one run, for its adapter. What a tool says never makes it raise."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        folder: SessionFolder,
+        k: int,
+        *,
+        clock: Clock,
+        cost: Callable[[Usage], float | None],
+        budget_usd: float | None,
+        hear: Callable[[AgentEvent], None],
+        fresh: bool = False,
+    ) -> None:
+        """`cost`: in USD, of what was used so far. `hear` hears every event. `fresh`: events were written before, and are again."""
+        self._adapter = adapter
+        self._clock = clock
+        self._cost = cost
+        self._budget_usd = budget_usd
+        self._tell = hear
+        self._paths = {Stream.STDOUT: folder.stdout(k), Stream.STDERR: folder.stderr(k)}
+        self._growing = {stream: Growing(path) for stream, path in self._paths.items()}
+        self._events = EventFile(folder.events(k), clock, fresh=fresh)
+        self._patient_s = 0.0
+        self._gave_up: AgentOutcome | None = None
+        self.text: str | None = None
+        """The tool's last word."""
+        self.lost = False
+        """It did not know the conversation."""
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for growing in self._growing.values():
+            growing.close()
+        self._events.close()
+
+    def look(self) -> str | None:
+        if self._adapter.tail_bytes is None:
+            self._read(whole=False)
+        return None if self._gave_up is None else described(self._gave_up)
+
+    def patient_s(self) -> float:
+        return self._patient_s
+
+    def drain(self) -> None:
+        """When it has ended: everything that was not read yet."""
+        if self._adapter.tail_bytes is None:
+            self._read(whole=True)
+            return
+        for stream, path in self._paths.items():
+            for line in lines(path, self._adapter.tail_bytes):
+                self._feed(stream, line)
+
+    def verdict(self, ended: Ended) -> AgentOutcome | None:
+        """How it ended, when we stopped it because of what it said."""
+        if self._gave_up is None or ended.reason is not EndReason.STOPPED:
+            return None
+        return self._gave_up if ended.stop_reason == described(self._gave_up) else None
+
+    def _read(self, *, whole: bool) -> None:
+        for stream, growing in self._growing.items():
+            for line in growing.lines(whole=whole):
+                self._feed(stream, line)
+        self._events.flush()
+
+    def _feed(self, stream: Stream, line: bytes) -> None:
+        for event in self._adapter.feed(stream, line):
+            self._events.add(event)
+            self._hear(event)
+            self._tell(event)
+
+    def _hear(self, event: AgentEvent) -> None:
+        match event:
+            case Final(text=said):
+                self.text = said
+            case LostSession():
+                self.lost = True
+            case Retrying(delay_s=delay_s):
+                self._patient_s = self._clock.monotonic() + delay_s + RETRY_GRACE_S
+            case GiveUp(outcome=outcome):
+                self._gave_up = self._gave_up or outcome
+            case Usage():
+                self._count(event)
+            case _:
+                pass
+
+    def _count(self, usage: Usage) -> None:
+        """A tool that cannot be told its budget is stopped when it has passed it: one reply too late."""
+        limit, cost = self._budget_usd, self._cost(usage)
+        if self._gave_up is None and limit is not None and cost is not None and cost > limit:
+            self._gave_up = Budget(detail=f"{cost:.2f} USD of {limit:.2f}")

@@ -1,0 +1,119 @@
+"""Recorded runs of real agents through the whole daemon, by a fake one that also misbehaves (tests/replay.py)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import sessionrecord
+from harness.clock import parse_rfc3339
+from harness.model import Outcome
+from harness.sessionrecord import SessionRecord
+from tests import replay
+from tests.daemons import Daemon, daemon, git
+
+pytestmark = pytest.mark.timeout(180)
+DATA = Path(__file__).resolve().parent.parent / "data" / "agents"
+COMMIT = "echo hello > hello.txt; git add -A; git commit -q -m hello"
+Start = Callable[..., AbstractContextManager[Daemon]]
+
+
+def orders(recording: str, **more: Any) -> dict[str, Any]:
+    return {"recording": str(DATA / f"{recording}.jsonl"), **more}
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Start:
+    """A daemon whose agent does as it is told: one dict of orders, or one for each start of a session."""
+
+    @contextmanager
+    def start(
+        *told: Mapping[str, Any], adapter: str = "claude", agent: Mapping[str, Any] | None = None, **more: Any
+    ) -> Iterator[Daemon]:
+        binary = tmp_path / "agent"
+        binary.write_text(f'#!/bin/sh\nexec {sys.executable} -P {replay.__file__} "$@"\n')
+        binary.chmod(0o755)
+        env = {"REPLAY": json.dumps(list(told))}
+        made = {"adapter": adapter, "binary": str(binary), "env": env, **(agent or {})}
+        with daemon(tmp_path, agents={"tool": made}, project={"agent": "tool"}, **more) as d:
+            d.drop("a", {"id": "a", "prompt": "Create hello.txt and commit it"})
+            yield d
+
+    return start
+
+
+def ends(d: Daemon) -> list[Outcome | None]:
+    return [attempt.end.outcome if attempt.end else None for attempt in d.items()["a"].attempts]
+
+
+def session(d: Daemon) -> SessionRecord:
+    (path,) = d.layout.sessions.glob("*/*/summary.json")
+    record = sessionrecord.read(path)
+    assert record is not None
+    return record
+
+
+@pytest.mark.parametrize("adapter", ["claude", "codex", "gemini", "opencode"])
+def test_what_was_recorded_of_a_good_run_is_a_merge(fake: Start, adapter: str) -> None:
+    with fake(orders(f"{adapter}-commit", shell=COMMIT), adapter=adapter) as d:
+        assert d.run_until_idle() == 0
+        assert git(d.app, "show", "main:hello.txt") == "hello"
+        assert [run.outcome for run in session(d).runs] == ["ok"]
+        assert session(d).used.tokens_in == 3000
+
+
+def test_a_usage_limit_of_a_subscription_is_waited_for_to_the_second_and_the_session_goes_on(
+    fake: Start,
+) -> None:
+    limit = orders("claude-oauth-usage", replace=[["1767318737", "NOW+3"]])
+    with fake(limit, orders("claude-resume", shell=COMMIT)) as d:
+        assert d.run_until_idle() == 0
+        assert ends(d) == [Outcome.RELEASED, Outcome.DONE]
+        raw = next(d.layout.sessions.glob("*/*/stdout.1.log")).read_text()
+        reset = json.loads(raw.splitlines()[1])["rate_limit_info"]["resetsAt"]
+        again = parse_rfc3339(d.events("agent_started")[1]["ts"])
+        assert 0 <= again - reset < 2
+        assert [run.resumed for run in session(d).runs] == [False, True]
+
+
+def test_a_refused_key_is_told_at_the_first_retry_and_not_after_all_of_them(fake: Start) -> None:
+    began = time.monotonic()
+    with fake(orders("claude-auth", hang=True)) as d:
+        assert d.run_until_idle() == 1
+        assert time.monotonic() - began < 30
+        assert [e["kind"] for e in d.events("limit_met")] == ["auth"]
+        assert not d.ours()
+
+
+def test_an_agent_that_hears_no_signal_and_leaves_a_child_is_ended_with_it(fake: Start) -> None:
+    deaf = orders("claude-commit", hang=True, orphan=True, deaf=["INT", "TERM", "HUP"], shell=COMMIT)
+    with fake(deaf, agent={"stop": ["INT", 0.2, "TERM", 0.2, "KILL"], "timeout_s": 2.0}) as d:
+        assert d.run_until_idle() == 0  # its result was its last word: that counts
+        assert not d.ours()
+        assert git(d.app, "show", "main:hello.txt") == "hello"
+
+
+def test_a_line_of_twenty_megabytes_and_what_comes_behind_it_are_taken(fake: Start) -> None:
+    with fake(orders("claude-commit", long=20 << 20, shell=COMMIT)) as d:
+        assert d.run_until_idle() == 0
+        assert session(d).used.cost_usd == pytest.approx(0.01125)
+        worker = d.events("agent_finished")
+        assert worker[0]["outcome"] == "ok"
+
+
+def test_an_agent_that_says_nothing_any_more_is_a_stall_and_its_session_goes_on(fake: Start) -> None:
+    still = orders("claude-kill1", hang=True)
+    health = {"beat_s": 0.2, "hang_s": 60.0, "stall_s": 2.0}
+    with fake(still, orders("claude-resume", shell=COMMIT), health=health) as d:
+        assert d.run_until_idle() == 0
+        assert ends(d) == [Outcome.FAILED, Outcome.DONE]
+        assert [run.outcome for run in session(d).runs] == ["stalled", "ok"]
+        assert session(d).runs[1].resumed
+        assert session(d).used.estimated

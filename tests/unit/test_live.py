@@ -1,0 +1,154 @@
+"""What a tool says while it runs: read as it comes, heard once, and able to end the run or to keep it from being a stall."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import sessionevents
+from harness.agents.base import (
+    AgentEvent,
+    Final,
+    GiveUp,
+    Invocation,
+    LimitKind,
+    LostSession,
+    Problem,
+    Retrying,
+    Started,
+    Stream,
+    Task,
+    Usage,
+)
+from harness.agents.jsonl import MAX_LINE_BYTES
+from harness.agents.outcomes import AgentOutcome, Auth, Budget, Ok
+from harness.live import RETRY_GRACE_S, Live
+from harness.runner import Ended, EndReason
+from harness.sessionfolder import SessionFolder
+from harness.stream import SHOWN_BYTES, Growing
+from tests.support import FakeClock
+
+KINDS = {kind.__name__: kind for kind in (Started, Final, LostSession, Problem, Retrying, Usage)}
+
+
+class Parrot:
+    """Each line is a JSON list of events' names and fields."""
+
+    tail_bytes: int | None = None
+    resumes = True
+
+    def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
+        raise NotImplementedError
+
+    def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
+        if line == b"auth":
+            return [GiveUp(outcome=Auth(detail="401"))]
+        return [KINDS[name](**fields) for name, fields in json.loads(line)]
+
+    def finish(self, ended: Ended, now: float) -> AgentOutcome:
+        return Ok()
+
+    def usage(self) -> Usage | None:
+        return None
+
+    def state(self) -> Mapping[str, Any]:
+        return {}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SessionFolder:
+    made = SessionFolder(tmp_path / "session", tmp_path / "scratch")
+    made.path.mkdir()
+    return made
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def live(folder: SessionFolder, clock: FakeClock, heard: list[AgentEvent], **more: Any) -> Live:
+    fields: dict[str, Any] = {"cost": lambda usage: usage.cost_usd, "budget_usd": None, "hear": heard.append}
+    return Live(Parrot(), folder, 1, clock=clock, **{**fields, **more})
+
+
+def say(folder: SessionFolder, *lines: object, end: str = "\n") -> None:
+    with folder.stdout(1).open("a") as file:
+        file.write("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + end)
+
+
+def test_each_line_is_heard_once_when_it_is_whole(folder: SessionFolder, clock: FakeClock) -> None:
+    heard: list[AgentEvent] = []
+    with live(folder, clock, heard) as one:
+        assert one.look() is None  # there is no file yet
+        say(folder, [["Started", {"session": "s"}]])
+        say(folder, '[["Final", {"te', end="")
+        one.look()
+        one.look()
+        assert heard == [Started(session="s")]
+        say(folder, 'xt": "done"}]]', end="")
+        one.look()
+        assert len(heard) == 1
+        one.drain()
+        assert heard[1:] == [Final(text="done")]
+        assert one.text == "done"
+    kept = [event["kind"] for event in sessionevents.read(folder.events(1))]
+    assert kept == ["started", "final"]
+
+
+def test_a_run_that_cannot_succeed_is_to_be_stopped_and_ends_as_what_it_said(
+    folder: SessionFolder, clock: FakeClock
+) -> None:
+    with live(folder, clock, []) as one:
+        say(folder, "auth")
+        why = one.look()
+        assert why == "auth: 401"
+        stopped = Ended(reason=EndReason.STOPPED, stop_reason=why or "")
+        assert one.verdict(stopped) == Auth(detail="401")
+        assert one.verdict(Ended(reason=EndReason.STOPPED, stop_reason="cancelled by cli")) is None
+        assert one.verdict(Ended(reason=EndReason.EXITED, exit_code=1)) is None
+
+
+def test_while_an_announced_retry_counts_down_silence_is_no_stall(
+    folder: SessionFolder, clock: FakeClock
+) -> None:
+    with live(folder, clock, []) as one:
+        assert one.patient_s() == 0
+        say(folder, [["Retrying", {"kind": LimitKind.RATE, "delay_s": 40.0, "attempt": 1}]])
+        one.look()
+        assert one.patient_s() == clock.monotonic() + 40 + RETRY_GRACE_S
+
+
+def test_a_tool_that_passes_its_budget_is_stopped(folder: SessionFolder, clock: FakeClock) -> None:
+    with live(folder, clock, [], budget_usd=1.0) as one:
+        say(folder, [["Usage", {"cost_usd": 0.9, "turns": 1}]])
+        assert one.look() is None
+        say(folder, [["Usage", {"cost_usd": 1.2, "turns": 2}]])
+        why = one.look()
+        assert why == "budget: 1.20 USD of 1.00"
+        assert isinstance(one.verdict(Ended(reason=EndReason.STOPPED, stop_reason=why or "")), Budget)
+
+
+def test_a_lost_conversation_is_remembered(folder: SessionFolder, clock: FakeClock) -> None:
+    with live(folder, clock, []) as one:
+        say(folder, [["LostSession", {}]])
+        one.drain()
+        assert one.lost
+
+
+def test_of_a_line_without_end_only_the_beginning_is_kept_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    growing = Growing(path)
+    path.write_bytes(b"x" * (MAX_LINE_BYTES + 5))
+    (first,) = growing.lines()
+    assert len(first) == SHOWN_BYTES
+    with path.open("ab") as file:
+        file.write(b"y" * 1000 + b"\nnext\nlast")
+    assert list(growing.lines()) == [b"next"]
+    assert list(growing.lines(whole=True)) == [b"last"]
+    assert list(growing.lines(whole=True)) == []
+    growing.close()
