@@ -58,7 +58,7 @@ PARTS = (
     Part(
         "faults",
         "every system call of a day of the store, and of git's in the hub, × {ENOSPC, EIO, EROFS, EMLINK, EACCES, EMFILE, kill}",
-        (*PYTHON, "pytest", "-q", "-n", "4", *FAULTS),
+        (*PYTHON, "pytest", "-q", "--tb=short", "-n", "4", *FAULTS),
         (),
         r"\d+ (?:passed|failed).*",
         {"HARNESS_FAULTS": "all"},
