@@ -10,12 +10,6 @@ from typing import assert_never
 from harness.config import OutcomeName
 from harness.dataclass import dataclass
 
-FIRST_WAIT_S = 60.0
-MAX_WAIT_S = 900.0
-"""Waits when a limit does not say when it ends: doubling from the first to the last, per release of the item."""
-PERSON_WAIT_S = 300.0
-"""Before another try of what only a person can repair: a login, a bill."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ok:
@@ -244,34 +238,22 @@ class CostsAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """The attempt ends as released: it costs nothing, and the item is tried again at `not_before`."""
+    """The attempt ends as released: it costs nothing. What waits, and until when, is the credential (`harness.limits`)."""
 
     reason: str
-    not_before: float | None
-    """Wall clock; None: at once."""
 
 
 Consequence = GoOn | CostsAttempt | Released
 
 
-def consequence(outcome: AgentOutcome, *, now: float, releases: int = 0) -> Consequence:
-    """What an outcome means for the attempt. Pure.
-
-    `now` is wall time; `releases` is how often the item was released before, for the wait of a limit that does not
-    say when it ends: min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** releases), without jitter.
-    """
+def consequence(outcome: AgentOutcome) -> Consequence:
+    """What an outcome means for the attempt. Pure."""
     reason = described(outcome)
     match outcome:
         case Ok():
             return GoOn()
-        case RateLimit(resume_at=until) | UsageLimit(resets_at=until):
-            return Released(reason=reason, not_before=until if until is not None else now + _wait_s(releases))
-        case Overloaded():
-            return Released(reason=reason, not_before=now + _wait_s(releases))
-        case Auth() | Billing():
-            return Released(reason=reason, not_before=now + PERSON_WAIT_S)
-        case Interrupted():
-            return Released(reason=reason, not_before=None)
+        case RateLimit() | UsageLimit() | Overloaded() | Auth() | Billing() | Interrupted():
+            return Released(reason=reason)
         case (
             MaxTurns()
             | Budget()
@@ -286,10 +268,6 @@ def consequence(outcome: AgentOutcome, *, now: float, releases: int = 0) -> Cons
             return CostsAttempt(reason=reason)
         case _:
             assert_never(outcome)
-
-
-def _wait_s(releases: int) -> float:
-    return min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(max(releases, 0), 10))
 
 
 def described(outcome: AgentOutcome) -> str:

@@ -359,8 +359,6 @@ class AttemptRun:
             credential=self._credential,
         )
         self._check()
-        releases = sum(a.end is not None and a.end.outcome is Outcome.RELEASED for a in self.owned.attempts)
-        after = consequence(result.outcome, now=self.clock.wall(), releases=releases)
         if limit is not None:
             self._say(
                 Event.LIMIT_MET,
@@ -371,15 +369,11 @@ class AttemptRun:
             )
         elif isinstance(result.outcome, Ok):
             self.limits.answered(self._limiter, result.started_at)
-        match after:
+        match consequence(result.outcome):
             case CostsAttempt(reason=reason):
                 return self._failed(reason)
-            case Released(reason=reason, not_before=moment):
-                if (
-                    limit is not None
-                ):  # the credential waits, not this item: who lifts its limit lets it go on
-                    moment = None
-                return Result(outcome=Outcome.RELEASED, reason=reason, not_before=moment)
+            case Released(reason=reason):
+                return Result(outcome=Outcome.RELEASED, reason=reason)
             case GoOn():
                 return None
 

@@ -6,10 +6,10 @@ import typing
 
 import pytest
 
-from harness.agents import outcomes
 from harness.agents.outcomes import (
     AgentOutcome,
     Auth,
+    Billing,
     CostsAttempt,
     Crash,
     GoOn,
@@ -55,40 +55,27 @@ def test_every_outcome_has_a_name_of_its_own() -> None:
     ],
 )
 def test_what_the_run_did_itself_costs_an_attempt(name: OutcomeName) -> None:
-    assert isinstance(consequence(named(name), now=NOW), CostsAttempt)
+    assert isinstance(consequence(named(name)), CostsAttempt)
 
 
 def test_ok_goes_on_to_the_gates() -> None:
-    assert consequence(Ok(), now=NOW) == GoOn()
+    assert consequence(Ok()) == GoOn()
 
 
-@pytest.mark.parametrize("outcome", [RateLimit(resume_at=NOW + 77), UsageLimit(resets_at=NOW + 77)])
-def test_a_limit_that_says_when_it_ends_is_believed(outcome: AgentOutcome) -> None:
-    result = consequence(outcome, now=NOW, releases=5)
-    assert isinstance(result, Released)
-    assert result.not_before == NOW + 77
-
-
-@pytest.mark.parametrize("outcome", [RateLimit(), UsageLimit(), Overloaded()])
-def test_a_limit_that_does_not_say_waits_longer_each_time_up_to_a_maximum(outcome: AgentOutcome) -> None:
-    waits = []
-    for releases in (0, 1, 2, 3, 4, 1000):
-        result = consequence(outcome, now=NOW, releases=releases)
-        assert isinstance(result, Released)
-        assert result.not_before is not None
-        waits.append(result.not_before - NOW)
-    assert waits == [60, 120, 240, 480, 900, 900]
-
-
-def test_what_only_a_person_can_repair_costs_no_attempt() -> None:
-    result = consequence(Auth(detail="key refused"), now=NOW)
-    assert result == Released(reason="auth: key refused", not_before=NOW + outcomes.PERSON_WAIT_S)
-
-
-def test_what_we_stopped_is_released_at_once() -> None:
-    assert consequence(Interrupted(why="drain"), now=NOW) == Released(
-        reason="interrupted: drain", not_before=None
-    )
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        RateLimit(resume_at=NOW + 77),
+        UsageLimit(resets_at=NOW + 77),
+        Overloaded(),
+        Auth(detail="key refused"),
+        Billing(),
+        Interrupted(why="drain"),
+    ],
+    ids=lambda outcome: type(outcome).__name__,
+)
+def test_limits_refused_keys_and_our_own_stops_cost_no_attempt(outcome: AgentOutcome) -> None:
+    assert consequence(outcome) == Released(reason=described(outcome))
 
 
 def test_descriptions_are_one_line_with_what_is_known() -> None:
