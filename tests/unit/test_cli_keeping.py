@@ -83,7 +83,7 @@ def test_init_never_adds_to_a_configuration_but_says_what_to_add(
     assert f"path: {tmp_path}/app" in said.err
     said = init(tmp_path, monkeypatch, "root", "--agent", "claude")
     assert said.code == 4
-    assert "    argv: [claude, -p," in said.err
+    assert "    adapter: claude" in said.err
     assert init(tmp_path, monkeypatch, "root", "--agent", "clod").code == 78
 
 
