@@ -44,7 +44,7 @@ from harness.worker.result import Broken, Result
 from harness.worker.wallet import Wallet
 
 SETUP_STALL_S = 900.0
-TRIED_S = 5.0
+TRIED_S = 1.0
 EARLIER_PATIENCE_S = 1.0
 """For the slot of the attempt before: a worker that lives there has another item, and has saved everything for it."""
 INFRASTRUCTURE_WAIT_S = 30.0

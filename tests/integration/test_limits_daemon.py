@@ -147,7 +147,7 @@ def test_while_a_limit_holds_status_says_what_waits_until_when_and_another_agent
 def test_without_a_reset_time_one_attempt_tries_and_the_others_follow_when_it_has_an_answer(
     tmp_path: Path, place: Path
 ) -> None:
-    limited(place, at=1, lasts_s=4.0)
+    limited(place, at=1, lasts_s=2.0)
     (place / "tells").unlink()
     with daemon(tmp_path, workers=3, agents={"shell": agent(place)}, sandbox="none") as d:
         d.drop("six", [{"id": f"i{k}", "prompt": "do it"} for k in range(6)])
@@ -156,7 +156,7 @@ def test_without_a_reset_time_one_attempt_tries_and_the_others_follow_when_it_ha
         assert {item.state for item in d.items().values()} == {"merged"}
         first = float(starts(place)[0][0])
         early = [float(at) for at, *_ in starts(place) if first + 1.0 < float(at) < ends]
-        assert len(early) <= 3  # after 1, 2, 4 s, one each
+        assert len(early) <= 3  # after 1 and 2 s, one each
         assert list(d.layout.limits.glob("*.json")) == []
 
 
@@ -172,7 +172,7 @@ def test_a_refused_credential_stops_what_needs_it_asks_a_person_and_goes_on_when
         d.drop("a", {"id": "a", "prompt": "x"})
         d.drop("b", {"id": "b", "prompt": "x"})
         assert d.run_until_idle() == 1
-        (question,) = d.layout.interrupts.iterdir()
+        (question,) = d.layout.interrupts.glob("*.json")
         assert "401 invalid key" in json.loads(question.read_text())["what"]
         need = d.status().needs[0]
         assert "credential agent.shell is refused (auth)" in need.what
