@@ -77,11 +77,13 @@ def test_everything_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 def test_everything_ends_when_the_leash_itself_is_killed(tmp_path: Path) -> None:
     with python(PARENT, cwd=tmp_path) as parent:
-        command = ProcessId.of(int(line(parent).split()[0]))
+        command, helper = (ProcessId.of(int(word)) for word in line(parent).split())
         assert command
+        assert helper
         leash = int(Path(f"/proc/{command.pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
         try:
             os.kill(leash, signal.SIGKILL)
             assert command.wait(10)
         finally:
-            procs.signal(command, signal.SIGKILL)
+            for one in (command, helper):
+                procs.signal(one, signal.SIGKILL)
