@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 from harness.agents.outcomes import AgentOutcome, Auth, Billing, Overloaded, RateLimit, UsageLimit, described
 from harness.atomicfs import FileLock, held, replace_file
 from harness.clock import Clock, parse_rfc3339, rfc3339
-from harness.config import Config, Credential
+from harness.config import Config, Credential, expanded
 from harness.dataclass import dataclass
 from harness.errors import StoreError
 from harness.layout import Layout
@@ -350,7 +350,7 @@ def _look_of(credential: Credential | None) -> str:
     if credential is None or credential.file is None:
         return ""
     try:
-        seen = os.stat(os.path.expandvars(credential.file))
+        seen = os.stat(expanded(credential.file))
     except OSError:
         return "missing"
     return f"{seen.st_dev}:{seen.st_ino}:{seen.st_size}:{seen.st_mtime_ns}"

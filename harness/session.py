@@ -157,9 +157,8 @@ class Session:
                 continue
             adapter = adapter_for(self._agent, self._credential)
             with contextlib.suppress(CannotInvoke, OSError):
-                adapter.command(
-                    self._task(adapter, "", None, run), self._environ
-                )  # what it has to know of the run
+                # What it has to know of the run to count it: where the conversation stood.
+                adapter.command(self._task(adapter, "", None, run), self._environ)
             with self._live(adapter, run.round, None, quiet=True) as live:
                 live.drain()
             ended = Ended(reason=EndReason.EXITED, signal=signal.SIGKILL)

@@ -36,7 +36,7 @@ from harness.config.models import (
     Sandbox,
     Setup,
 )
-from harness.config.references import PLACEHOLDER, expand
+from harness.config.references import PLACEHOLDER, expand, expanded
 from harness.config.rules import URL
 from harness.config.source import scalar_settings
 
@@ -73,6 +73,7 @@ __all__ = [
     "Sandbox",
     "Setup",
     "expand",
+    "expanded",
     "load",
     "scalar_settings",
 ]

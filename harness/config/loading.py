@@ -40,14 +40,22 @@ def _placed(config: Config, base: Path) -> Config:
     """With absolute paths: relative ones start at the configuration file. Each time, for links and homes may change."""
     projects = {name: replace(p, path=_absolute(p.path, base)) for name, p in config.projects.items()}
     credentials = {
-        name: replace(c, file=_absolute(c.file, base)) if c.file and not c.file.startswith("${") else c
+        name: replace(c, file=_absolute(c.file, base)) if c.file else c
         for name, c in config.credentials.items()
     }
-    placed = replace(config, projects=projects, credentials=credentials)
+    agents = {
+        name: replace(a, config_from=_absolute(a.config_from, base)) if a.config_from else a
+        for name, a in config.agents.items()
+    }
+    placed = replace(config, projects=projects, credentials=credentials, agents=agents)
     object.__setattr__(placed, "origins", config.origins)
     return placed
 
 
 def _absolute(value: str, base: Path) -> str:
-    """A URL stays as it is."""
-    return value if URL.match(value) else os.path.realpath(base / os.path.expanduser(value))
+    """A URL stays as it is, and what begins with a variable."""
+    return (
+        value
+        if URL.match(value) or value.startswith("${")
+        else os.path.realpath(base / os.path.expanduser(value))
+    )

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from harness.config.references import expanded
 from harness.config.rules import (
     Branch,
     Count,
@@ -388,7 +389,7 @@ class Price(Part):
 def _login_folders(agent: Agent) -> tuple[Path, ...]:
     if agent.config_from is None:
         return ()
-    folder = Path(os.path.expandvars(agent.config_from))
+    folder = Path(expanded(agent.config_from))
     return (folder, folder / OPENCODE_DATA) if agent.adapter == "opencode" else (folder,)
 
 
@@ -427,7 +428,7 @@ class Config(Part):
             for folder in _login_folders(agent):
                 logins = (folder / name for name in LOGINS.get(agent.adapter, ()))
                 files += [str(path) for path in logins if path.exists()]
-        return tuple(dict.fromkeys(Path(os.path.realpath(f)) for f in files))
+        return tuple(dict.fromkeys(Path(os.path.realpath(expanded(f))) for f in files))
 
     @property
     def budgeted(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 
@@ -26,3 +27,8 @@ def expand(text: str, environ: Mapping[str, str], *, where: str) -> str:
         return environ[name]
 
     return REFERENCE.sub(value, text)
+
+
+def expanded(text: str) -> str:
+    """With the ``${NAME}`` that our own environment has; what is not set stays. For looking at a file: never raises."""
+    return REFERENCE.sub(lambda match: os.environ.get(match[1], match[0]), text)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import service, status
 from harness.clock import SystemClock
-from harness.config import PLACEHOLDER, Agent, Config, Sandbox
+from harness.config import PLACEHOLDER, Agent, Config, Sandbox, expanded
 from harness.containment import Containment, Kind
 from harness.doctor.check import Check, fail, ok, warn
 from harness.errors import HarnessError
@@ -119,7 +119,7 @@ def agents(config: Config) -> Iterator[Check]:
 
 def _told(config: Config, name: str, agent: Agent) -> Iterator[Check]:
     """What its settings need besides the tool."""
-    if agent.config_from is not None and not os.path.isdir(os.path.expandvars(agent.config_from)):
+    if agent.config_from is not None and not os.path.isdir(expanded(agent.config_from)):
         yield fail(
             f"agent {name}", f"config_from {agent.config_from} is no folder", "make it, or name another"
         )

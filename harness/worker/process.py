@@ -185,7 +185,7 @@ class Worker:
         """Is there an agent for it that no limit stops, and money? Otherwise its hint comes again when there is."""
         if not self.config.budgeted:
             with suppress(OSError):
-                if not os.listdir(self.layout.limits):
+                if not any(name.endswith(".json") for name in os.listdir(self.layout.limits)):
                     return True
         from harness.resuming import preferred
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.agents.base import CannotInvoke
 from harness.agents.starting import seed, share
-from harness.config import Agent, Config
+from harness.config import Agent, Config, Credential
 
 
 @pytest.fixture
@@ -87,3 +87,14 @@ def test_logins_are_among_the_secrets_that_gates_and_other_agents_cannot_read(
     (data / "auth.json").write_text("token")
     agents = {"a": agent(source), "b": Agent(adapter="opencode", config_from=str(opencode))}
     assert Config(v=1, agents=agents).secrets == (source / "auth.json", data / "auth.json")
+
+
+def test_a_secret_that_a_variable_names_is_hidden_too(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("THEIRS", str(source))
+    credentials = {"team": Credential(variable="KEY", file="${CREDENTIALS_DIRECTORY}/key")}
+    agents = {"a": Agent(adapter="codex", config_from="${THEIRS}")}
+    config = Config(v=1, agents=agents, credentials=credentials)
+    assert config.secrets == (tmp_path / "key", source / "auth.json")

@@ -414,3 +414,10 @@ def test_a_template_for_a_bad_name_or_kind_is_refused() -> None:
         template({"No Good": "x"})
     with pytest.raises(ConfigError, match="known: command, claude"):
         template({}, "gpt")
+
+
+def test_a_relative_folder_of_a_tools_configuration_starts_at_the_file(tmp_path: Path) -> None:
+    text = "v: 1\nagents: {a: {adapter: codex, config_from: tools/codex}, b: {adapter: codex, config_from: '${HOME}/x'}}\n"
+    agents = load(tmp_path, text).agents
+    assert agents["a"].config_from == str(tmp_path / "tools/codex")
+    assert agents["b"].config_from == "${HOME}/x"

@@ -532,7 +532,8 @@ def test_an_item_for_which_there_is_no_money_is_not_claimed_with_or_without_a_hi
     configure(b.world, b.app, budgets={"day": {"usd": 1.0}, "reserve_usd": 0.6})
     b.worker.config = load(b.world.layout.config)
     uid = b.add("true", commit="none")
-    other = Payer(uid=b.world.add(id="other", project="app", priority=9), n=1, project="app")
+    running = b.world.claim(b.world.add(id="other", project="app"))  # by another: nobody takes it here
+    other = Payer(uid=running.uid, n=1, project="app")
     ledger = Ledger(b.world.layout, SystemClock())
     assert ledger.reserve(other, Amount(usd=0.6), {"day": b.worker.config.budgets.day}) is None
     assert b.run(2) == 0
