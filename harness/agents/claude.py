@@ -9,7 +9,7 @@ import re
 import signal
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any
 
 from harness.agents import jsonl
 from harness.agents.base import (
@@ -33,11 +33,11 @@ from harness.agents.base import (
 )
 from harness.agents.claudeend import DETAIL_CHARS, NAME_CHARS, NO_ANSWER, End, Failure
 from harness.agents.claudemeter import Meter
+from harness.agents.ending import imposed
 from harness.agents.outcomes import (
     AgentOutcome,
     Auth,
     Budget,
-    Crash,
     Interrupted,
     RateLimit,
     Stalled,
@@ -46,7 +46,7 @@ from harness.agents.outcomes import (
 )
 from harness.agents.starting import environment, refuse_too_long, seed
 from harness.config import LOGINS, Agent, Credential
-from harness.runner import Ended, EndReason
+from harness.runner import Ended
 
 STOP = ((signal.SIGINT, 5.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 0.0))
 """After INT it says what it has cost; after TERM it ends its tools; after KILL they live on."""
@@ -281,22 +281,15 @@ class ClaudeAdapter:
 
     def finish(self, ended: Ended, now: float) -> AgentOutcome:
         """What we did to the run comes before what it says; except where its end, or a limit, had come first."""
-        match ended.reason:
-            case EndReason.STOPPED:
-                return self._given_up or Interrupted(why=ended.stop_reason or "")
-            case EndReason.TIMED_OUT:
-                return self._end.before(ended, now) or TimedOut(after_s=round(ended.duration_s, 1))
-            case EndReason.STALLED:
-                detail = f"no output and no CPU time, stopped after {ended.duration_s:.0f} s"
-                return self._end.before(ended, now) or Stalled(detail=detail)
-            case EndReason.TOO_MUCH_OUTPUT:
-                return Crash(detail=f"wrote more than {self._agent.max_output_mb} MiB (agent.max_output_mb)")
-            case EndReason.NOT_STARTED:
-                return Crash(detail=f"could not be started: {ended.error or 'unknown reason'}")
-            case EndReason.EXITED:
+        match imposed(ended, self._agent.max_output_mb):
+            case None:
                 return self._end.by_itself(ended, now)
-            case _:
-                assert_never(ended.reason)
+            case Interrupted() as stopped:
+                return self._given_up or stopped
+            case TimedOut() | Stalled() as late:
+                return self._end.before(ended, now) or late
+            case forced:
+                return forced
 
     def usage(self) -> Usage | None:
         return self._meter.usage()

@@ -10,14 +10,15 @@ import math
 import re
 import signal
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any
 
 from harness.agents import jsonl
 from harness.agents.base import AgentEvent, Final, Invocation, Started, Stream, Task, Usage
-from harness.agents.outcomes import AgentOutcome, Crash, Interrupted, Stalled, TimedOut, named
+from harness.agents.ending import imposed
+from harness.agents.outcomes import AgentOutcome, Crash, Stalled, named
 from harness.agents.starting import environment, refuse_too_long
 from harness.config import PLACEHOLDER, Agent, Credential, OutcomeName, Output, Pattern, PromptBy
-from harness.runner import Ended, EndReason
+from harness.runner import Ended
 
 STOP = ((signal.SIGINT, 5.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 0.0))
 TAIL_BYTES = 256 << 10
@@ -105,22 +106,10 @@ class CommandAdapter:
         return {}
 
     def finish(self, ended: Ended, now: float) -> AgentOutcome:
-        match ended.reason:
-            case EndReason.STOPPED:
-                return Interrupted(why=ended.stop_reason or "")
-            case EndReason.TIMED_OUT:
-                return TimedOut(after_s=round(ended.duration_s, 1))
-            case EndReason.TOO_MUCH_OUTPUT:
-                return Crash(detail=f"wrote more than {self._agent.max_output_mb} MiB (agent.max_output_mb)")
-            case EndReason.NOT_STARTED:
-                return Crash(detail=f"could not be started: {ended.error or 'unknown reason'}")
-            case EndReason.STALLED:
-                detail = f"no output and no CPU time, stopped after {ended.duration_s:.0f} s"
-                return self._by_pattern(now) or Stalled(detail=detail)
-            case EndReason.EXITED:
-                return self._by_pattern(now) or self._by_code(ended)
-            case _:
-                assert_never(ended.reason)
+        forced = imposed(ended, self._agent.max_output_mb)
+        if forced is None or isinstance(forced, Stalled):
+            return self._by_pattern(now) or forced or self._by_code(ended)
+        return forced
 
     def _by_pattern(self, now: float) -> AgentOutcome | None:
         for pattern in self._agent.patterns:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any
 
 from harness.agents import jsonl
 from harness.agents.base import (
@@ -23,12 +23,12 @@ from harness.agents.base import (
     Task,
     Usage,
 )
+from harness.agents.ending import imposed
 from harness.agents.outcomes import (
     AgentOutcome,
     BadRequest,
     Crash,
     Empty,
-    Interrupted,
     NoResult,
     Ok,
     Overloaded,
@@ -39,7 +39,7 @@ from harness.agents.outcomes import (
 )
 from harness.agents.statuses import TEXT_CHARS, Failure, shown
 from harness.config import Agent, Credential
-from harness.runner import Ended, EndReason
+from harness.runner import Ended
 
 DETAIL_CHARS = 200
 """Of a tool's main argument."""
@@ -94,22 +94,12 @@ class JsonTool(ABC):
             return self._given_up
         last = self._failure.judged(now) if self._failure is not None else None
         waits = last if isinstance(last, RateLimit | UsageLimit | Overloaded) else None
-        match ended.reason:
-            case EndReason.STOPPED:
-                return Interrupted(why=ended.stop_reason or "")
-            case EndReason.TOO_MUCH_OUTPUT:
-                return Crash(detail=f"wrote more than {self._agent.max_output_mb} MiB (agent.max_output_mb)")
-            case EndReason.NOT_STARTED:
-                return Crash(detail=f"could not be started: {ended.error or 'unknown reason'}")
-            case EndReason.TIMED_OUT:
-                return self._result() or waits or TimedOut(after_s=round(ended.duration_s, 1))
-            case EndReason.STALLED:
-                detail = f"no output and no CPU time, stopped after {ended.duration_s:.0f} s"
-                return self._result() or waits or Stalled(detail=detail)
-            case EndReason.EXITED:
-                return self._result() or last or self._by_code(ended, now)
-            case _:
-                assert_never(ended.reason)
+        forced = imposed(ended, self._agent.max_output_mb)
+        if forced is None:
+            return self._result() or last or self._by_code(ended, now)
+        if isinstance(forced, TimedOut | Stalled):
+            return self._result() or waits or forced
+        return forced
 
     def _result(self) -> AgentOutcome | None:
         """What the tool's last event says. An exit code beside it adds nothing: gates and git confirm the claim."""

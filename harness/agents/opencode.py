@@ -36,10 +36,9 @@ from harness.agents.jsontool import FINAL_CHARS, JsonTool, detail_of, label
 from harness.agents.outcomes import Budget, MaxTurns, name_of
 from harness.agents.starting import environment, refuse_too_long, seed, share
 from harness.agents.statuses import TEXT_CHARS, Failure, shown
-from harness.config import LOGINS, Agent, Credential, OutcomeName, expand
+from harness.config import LOGINS, OPENCODE_DATA, Agent, Credential, OutcomeName, expand, logins
 
 STOP = ((signal.SIGTERM, 3.0), (signal.SIGKILL, 0.0))
-DATA = Path(".local/share/opencode")
 CONFIG = Path(".config/opencode")
 OURS: Mapping[str, Any] = {"autoupdate": False, "share": "disabled", "permission": "allow"}
 INLINE = "OPENCODE_CONFIG_CONTENT"
@@ -84,7 +83,7 @@ class OpencodeAdapter(JsonTool):
         shared = seed(agent, task.home / CONFIG, environ, LOGINS["opencode"])
         if agent.config_from is not None:
             source = Path(expand(agent.config_from, environ, where="agents"))
-            shared = share(_logins(source, task.home / DATA))
+            shared = share(_logins(source, task.home / OPENCODE_DATA))
         own = {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
         env = environment(agent, self._credential, task, environ, own)
         env[INLINE] = _inline(env.get(INLINE, ""))
@@ -287,13 +286,8 @@ def _inline(own: str) -> str:
 
 def _logins(source: Path, folder: Path) -> dict[Path, Path]:
     """Link -> login, where one is. Raises OSError."""
-    places = [source]
-    if source.parent.name == ".config":
-        places.append(source.parent.parent / DATA)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = {}
-    for name in LOGINS["opencode"]:
-        login = next((place / name for place in places if (place / name).is_file()), None)
-        if login is not None:
-            found[folder / name] = login
+    found: dict[Path, Path] = {}
+    for login in logins("opencode", source):
+        found.setdefault(folder / login.name, login)
     return found

@@ -9,6 +9,7 @@ from harness.config.models import (
     ADAPTERS,
     BUILTIN_GATES,
     LOGINS,
+    OPENCODE_DATA,
     SETTINGS,
     Agent,
     Budget,
@@ -35,6 +36,7 @@ from harness.config.models import (
     Retry,
     Sandbox,
     Setup,
+    logins,
 )
 from harness.config.references import PLACEHOLDER, expand, expanded
 from harness.config.rules import URL
@@ -44,6 +46,7 @@ __all__ = [
     "ADAPTERS",
     "BUILTIN_GATES",
     "LOGINS",
+    "OPENCODE_DATA",
     "PLACEHOLDER",
     "SETTINGS",
     "URL",
@@ -75,5 +78,6 @@ __all__ = [
     "expand",
     "expanded",
     "load",
+    "logins",
     "scalar_settings",
 ]

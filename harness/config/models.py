@@ -362,8 +362,8 @@ LOGINS: Mapping[str, tuple[str, ...]] = {
     "opencode": ("auth.json", "mcp-auth.json"),
 }
 """adapter -> the files of its configuration folder that hold a login."""
-OPENCODE_DATA = Path("../../.local/share/opencode")
-"""Where OpenCode keeps its login, as seen from its configuration folder."""
+OPENCODE_DATA = Path(".local/share/opencode")
+"""Where OpenCode keeps its login, below HOME."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,11 +386,13 @@ class Price(Part):
     """Input that was read from a cache; None: as `input`."""
 
 
-def _login_folders(agent: Agent) -> tuple[Path, ...]:
-    if agent.config_from is None:
-        return ()
-    folder = Path(expanded(agent.config_from))
-    return (folder, folder / OPENCODE_DATA) if agent.adapter == "opencode" else (folder,)
+def logins(adapter: str, folder: Path) -> tuple[Path, ...]:
+    """The files of a tool's login that are there. `folder` is that of its configuration: what wins is in there."""
+    places = [folder]
+    if adapter == "opencode" and folder.parent.name == ".config":
+        places.append(folder.parent.parent / OPENCODE_DATA)
+    found = (place / name for place in places for name in LOGINS.get(adapter, ()))
+    return tuple(path for path in found if path.is_file())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -425,9 +427,8 @@ class Config(Part):
         """The files that hold credentials, as real paths: no gate or setup may read them, and no agent but its own."""
         files = [c.file for c in self.credentials.values() if c.file]
         for agent in self.agents.values():
-            for folder in _login_folders(agent):
-                logins = (folder / name for name in LOGINS.get(agent.adapter, ()))
-                files += [str(path) for path in logins if path.exists()]
+            if agent.config_from is not None:
+                files += map(str, logins(agent.adapter, Path(expanded(agent.config_from))))
         return tuple(dict.fromkeys(Path(os.path.realpath(expanded(f))) for f in files))
 
     @property
