@@ -3,7 +3,7 @@
     ./scripts/storm [--items N] [--kills N] [--stops N] [--seed S] [--gap SECONDS] [--workers N] [--durability power|process]
 
 Items are dropped until there were so many of them *and* so many kills and stops: neither goes on alone.
-Exit 0: every item was archived once, with one merge each, and nothing is left of anything.
+Exit 0: every item was archived once, with one merge each, nobody was killed but by us, and nothing is left of anything.
 """
 
 from __future__ import annotations
@@ -133,11 +133,16 @@ class Storm:
     expired: int = 0
     unlocked: list[str] = field(default_factory=list)
     """Lock files of killed gits that the daemon removed from the hub."""
+    healthy: list[str] = field(default_factory=list)
+    """Workers that died of SIGKILL, although nobody here had sent it and the coordinator did not say that they hung."""
     people: dict[str, int] = field(default_factory=dict)
     """What was done besides: cancels, retries, drops written slowly."""
     dropped: int = 0
     _dead: set[Process] = field(default_factory=set)
     """Who was killed: one that takes a moment to die is not killed twice."""
+    _born: dict[str, int] = field(default_factory=dict)
+    """Worker -> its pid, as far as the event stream has told it."""
+    _hung: set[str] = field(default_factory=set)
     _asleep: list[tuple[float, Process]] = field(default_factory=list)
     _slow: list[tuple[float, Path, bytes]] = field(default_factory=list)
     """(when, file, the rest of it) of drops that are being written."""
@@ -226,9 +231,22 @@ class Storm:
     def note_events(self) -> None:
         """From the event stream, of which nothing is kept: that of a long storm is long."""
         for _, e in self.fleet.events.read():
-            self.expired += e["event"] == "attempt_expired"
-            if e["event"] == "stale_lock_removed":
-                self.unlocked.append(e["file"])
+            match e["event"]:
+                case "attempt_expired":
+                    self.expired += 1
+                case "stale_lock_removed":
+                    self.unlocked.append(e["file"])
+                case "worker_spawned":
+                    self._born[e["agent"]] = e["pid"]
+                    self._hung.discard(e["agent"])
+                case "worker_hung":
+                    self._hung.add(e["agent"])
+                case "worker_died" if e.get("signal") == signal.SIGKILL and e["agent"] not in self._hung:
+                    pid = self._born.get(e["agent"])
+                    if pid not in {process.pid for process in self._dead}:
+                        self.healthy.append(
+                            f"{e['agent']} (pid {pid}) was killed at {e['ts']}, and it was healthy"
+                        )
         self.fleet.events.seen.clear()
 
     # ---- work --------------------------------------------------------------------------------------------------------
@@ -431,7 +449,7 @@ def storm(
                 fleet.start(wait_for=0)
             fleet.until(lambda: published(fleet), 120, "everything is published")
             fleet.finish()
-            if wrong := check(fleet, it.expected, it.cancelled, it.told):
+            if wrong := it.healthy + check(fleet, it.expected, it.cancelled, it.told):
                 raise Wrong(wrong)
             note("counted: nothing is wrong; the folder is removed, which may take as long as the disk likes")
         except Exception as e:

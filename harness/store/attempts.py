@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from harness.dataclass import dataclass
-from harness.errors import StoreError
+from harness.errors import StoreError, UnreadableRecordError
 from harness.model import Act, Attempt, Claim, End, Item, Outcome, Stub
 from harness.store import ops
 from harness.store.cells import (
@@ -132,7 +132,7 @@ def expire(actor: Actor, uid: str, n: int) -> Step[Outcome | None]:
     What is left of the attempt is killed first, so that nothing of it runs beside attempt n+1.
     """
     claimed = yield from ops.suspect(f"queue/open/{uid}/{n}.claim")
-    if claimed is None:
+    if claimed is None or (yield from _closed(uid, n)):
         return None
     if claimed.act is Act.RUN and not (yield from ops.clear(uid, claimed)):
         return None
@@ -140,6 +140,17 @@ def expire(actor: Actor, uid: str, n: int) -> Step[Outcome | None]:
     record = End(n=n, outcome=outcome, by=actor.name, reason=_reason(claimed), ended_at=actor.stamp())
     won, _ = yield from publish(actor, "expire", record, f"queue/open/{uid}/{n}.end")
     return outcome if won is Won.YES else None
+
+
+def _closed(uid: str, n: int) -> Step[bool]:
+    """Whether attempt n has an end, or its item was moved. An owner lets go of its claim after the end: a free lock
+    is the mark of a dead owner only while there is none."""
+    try:
+        if (yield from ops.read(f"queue/open/{uid}/{n}.end", End)) is not None:
+            return True
+        return (yield from claim_of(uid, n)) is None  # moved before we read: its end went with it
+    except UnreadableRecordError:
+        return True
 
 
 def _reason(claimed: Claim) -> str:

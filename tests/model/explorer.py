@@ -334,7 +334,7 @@ class Explorer:
             case "suspect":
                 return self._suspect(files, ghost, op[1], budget)
             case "clear":
-                return self._clear(files, ghost, op[2], budget)
+                return self._clear(files, ghost, op[1], op[2], budget)
             case "choose":
                 out = one("done")
                 if budget.fails:
@@ -392,8 +392,10 @@ class Explorer:
             )
         return out
 
-    def _clear(self, files: Files, ghost: frozenset[Any], claim: Any, budget: Budget) -> list[Any]:
+    def _clear(self, files: Files, ghost: frozenset[Any], uid: str, claim: Any, budget: Budget) -> list[Any]:
         owner = claim.owner.incarnation
+        if owner in self._alive and ("falsely", f"queue/open/{uid}/{claim.n}.claim") not in ghost:
+            ghost |= {("bad kill", uid, claim.n)}
         out = [(files, ghost, True, budget, "")]  # nothing was left, or it cannot be killed from here
         if self.scenario.kills_hung and owner in self._alive:
             out.append((self._without_locks(files, owner), ghost, True, budget, owner))

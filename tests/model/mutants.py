@@ -369,6 +369,12 @@ def attempts() -> list[Mutant]:
             ("attempts", "    if claimed.act is Act.RUN and not (yield from ops.clear(uid, claimed)):\n", "    if False:\n"),
         ), scene((w(), m()), one(), suspicions=1, kills_hung=True),
             harmless="who is not dead finds n.end, and is superseded; killing saves its work from going on for nothing"),
+        Mutant("M168 a free lock alone is the death of its owner", (
+            ("attempts", "    if claimed is None or (yield from _closed(uid, n)):\n", "    if claimed is None:\n"),
+        ), scene((w(), m()), one())),
+        Mutant("M169 an attempt that went into the archive since is taken for open", (
+            ("attempts", "        return (yield from claim_of(uid, n)) is None  # moved", "        return False  # moved"),
+        ), scene((w(), m(), m("k")), one())),
         Mutant("M63 a finisher that comes late raises the alarm", (
             ("cells", "    if reply is Linked.GONE and (yield from stub_of(uid)) is None:  # else", "    if reply is Linked.GONE:  # else"),
         ), scene((m(), m("k")), one().history("x", "cancelled"))),

@@ -154,6 +154,22 @@ def test_r08_of_two_monitors_one_expires(world: World) -> None:
     assert spent(world.look(uid).attempts) == 1
 
 
+@pytest.mark.parametrize("archived", [False, True], ids=["open", "archived"])
+def test_an_owner_that_ends_its_attempt_while_a_monitor_looks_is_not_killed(
+    world: World, archived: bool
+) -> None:
+    """A claim is free when its owner is dead, and when it has ended the attempt: the monitor took one for the other."""
+    uid = world.add(id="a")
+    owned, proc = owner_of(world, uid)
+    monitor = world.proc(expiring(world, uid, 1)).before("suspect")
+    assert ending(world, owned, proc, Outcome.DONE).go() is Ended.WON
+    if archived:
+        monitor.after("suspect")
+        world.finish(uid)
+    assert monitor.go() is None
+    assert world.hand.cleared == []
+
+
 def test_r09_a_claim_whose_reply_was_lost_is_won_by_its_inode(world: World) -> None:
     """R9: link made, reply lost: won by inode."""
     uid = world.add(id="a")
