@@ -25,12 +25,15 @@ from tests.hubs import person
 from tests.support import environment, until
 
 START = """
+import gc
+gc.disable()  # as the command does while it imports
 import sys
 from pathlib import Path
 from harness.config import load
 from harness.coordinator import main
 from harness.layout import Layout
 layout = Layout(Path(sys.argv[1]))
+gc.enable()
 timeout = float(sys.argv[3]) if len(sys.argv) > 3 else None
 sys.exit(main(layout, load(layout.config, cache=layout.validated), until_idle="idle" in sys.argv[2], timeout_s=timeout))
 """

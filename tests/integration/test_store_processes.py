@@ -24,7 +24,7 @@ from harness.store.setup import open_store
 from tests.support import environment, until
 
 PROCESSES = 4
-KILLS = 12
+KILLS = 8
 EVERYTHING = """
 import os, random, signal, sys
 from pathlib import Path

@@ -188,37 +188,51 @@ _DRAFTS: dict[int, tuple[Any, str]] = {}
 
 def _frozen(value: Any) -> Any:
     """Anything a frame may hold, as something hashable that is equal when it means the same."""
-    if type(value) in _SIMPLE:
+    kind = type(value)
+    if kind in _SIMPLE:
         return value
-    match value:
-        case type() | Torn():
-            return value
-        case Enum():
-            return value
-        case tuple() | list():
-            return (type(value).__name__, *(_frozen(x) for x in value))
-        case set() | frozenset():
-            return ("set", frozenset(_frozen(x) for x in value))
-        case Mapping():
-            return ("map", tuple((_frozen(k), _frozen(v)) for k, v in value.items()))
-        case types.GeneratorType():
-            return _frames(value)
-        case itertools.count():
-            return repr(value)
-        case types.FunctionType() | types.MethodType() | types.ModuleType() | types.BuiltinFunctionType():
-            return getattr(value, "__qualname__", None) or value.__name__
-        case types.SimpleNamespace():
-            return "namespace"
-        case _ if is_dataclass(value):
-            return (
-                type(value).__name__,
-                *[_frozen(getattr(value, name)) for name in value.__dataclass_fields__],
-            )
-        case _ if hasattr(value, "model_dump_json"):  # a draft
-            known = _DRAFTS.get(id(value))
-            if known is None:
-                known = _DRAFTS[id(value)] = (value, value.model_dump_json())
-            return known[1]
+    how = _FREEZERS.get(kind)
+    if how is None:
+        how = _FREEZERS[kind] = _freezer(kind)
+    return how(value)
+
+
+_FREEZERS: dict[type, Callable[[Any], Any]] = {}
+
+
+def _freezer(kind: type) -> Callable[[Any], Any]:
+    """How values of a type are made hashable."""
+    name = kind.__name__
+    if issubclass(kind, (type, Torn, Enum)):
+        return lambda value: value
+    if issubclass(kind, (tuple, list)):
+        return lambda value: (name, *map(_frozen, value))
+    if issubclass(kind, (set, frozenset)):
+        return lambda value: ("set", frozenset(map(_frozen, value)))
+    if issubclass(kind, Mapping):
+        return lambda value: ("map", tuple((_frozen(k), _frozen(v)) for k, v in value.items()))
+    if issubclass(kind, types.GeneratorType):
+        return _frames
+    if issubclass(kind, itertools.count):
+        return repr
+    if issubclass(kind, (types.FunctionType, types.MethodType, types.ModuleType, types.BuiltinFunctionType)):
+        return lambda value: getattr(value, "__qualname__", None) or value.__name__
+    if issubclass(kind, types.SimpleNamespace):
+        return lambda value: "namespace"
+    if is_dataclass(kind):
+        names = tuple(kind.__dataclass_fields__)
+        return lambda value: (name, *[_frozen(getattr(value, one)) for one in names])
+    return _draft if hasattr(kind, "model_dump_json") else _text
+
+
+def _draft(value: Any) -> str:
+    known = _DRAFTS.get(id(value))
+    if known is None:
+        known = _DRAFTS[id(value)] = (value, value.model_dump_json())
+    return known[1]
+
+
+def _text(value: Any) -> str:
     text = repr(value)
     assert " at 0x" not in text, f"a frame holds {text}, which cannot be compared"
     return text
