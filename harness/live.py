@@ -7,6 +7,7 @@ from collections.abc import Callable
 from harness.agents.base import (
     Adapter,
     AgentEvent,
+    Bounds,
     Final,
     GiveUp,
     LostSession,
@@ -36,7 +37,7 @@ class Live:
         *,
         clock: Clock,
         cost: Callable[[Usage], float | None],
-        budget_usd: float | None,
+        bounds: Bounds,
         hear: Callable[[AgentEvent], None],
         fresh: bool = False,
     ) -> None:
@@ -44,13 +45,14 @@ class Live:
         self._adapter = adapter
         self._clock = clock
         self._cost = cost
-        self._budget_usd = budget_usd
+        self._bounds = bounds
         self._tell = hear
         self._paths = {Stream.STDOUT: folder.stdout(k), Stream.STDERR: folder.stderr(k)}
         self._growing = {stream: Growing(path) for stream, path in self._paths.items()}
         self._events = EventFile(folder.events(k), clock, fresh=fresh)
         self._patient_s = 0.0
         self._gave_up: AgentOutcome | None = None
+        self._passed: Budget | None = None
         self.text: str | None = None
         """The tool's last word."""
         self.lost = False
@@ -67,6 +69,8 @@ class Live:
     def look(self) -> str | None:
         if self._adapter.tail_bytes is None:
             self._read(whole=False)
+        if self.text is None:  # what has said its last word is not stopped for what that has cost
+            self._gave_up = self._gave_up or self._passed
         return None if self._gave_up is None else described(self._gave_up)
 
     def patient_s(self) -> float:
@@ -88,9 +92,12 @@ class Live:
         return self._gave_up if ended.stop_reason == described(self._gave_up) else None
 
     def _read(self, *, whole: bool) -> None:
-        for stream, growing in self._growing.items():
-            for line in growing.lines(whole=whole):
-                self._feed(stream, line)
+        for stream in Stream:  # the journal last: the others say where it is
+            if stream not in self._growing and (path := self._adapter.journal()) is not None:
+                self._growing[stream] = Growing(path)
+            if stream in self._growing:
+                for line in self._growing[stream].lines(whole=whole):
+                    self._feed(stream, line)
         self._events.flush()
 
     def _feed(self, stream: Stream, line: bytes) -> None:
@@ -116,6 +123,9 @@ class Live:
 
     def _count(self, usage: Usage) -> None:
         """A tool that cannot be told its budget is stopped when it has passed it: one reply too late."""
-        limit, cost = self._budget_usd, self._cost(usage)
-        if self._gave_up is None and limit is not None and cost is not None and cost > limit:
-            self._gave_up = Budget(detail=f"{cost:.2f} USD of {limit:.2f}")
+        usd, cost = self._bounds.usd, self._cost(usage)
+        most, used = self._bounds.tokens, (usage.tokens_in or 0) + (usage.tokens_out or 0)
+        if usd is not None and cost is not None and cost > usd:
+            self._passed = Budget(detail=f"{cost:.2f} USD of {usd:.2f}")
+        elif most is not None and used > most:
+            self._passed = Budget(detail=f"{used} tokens of {most}")

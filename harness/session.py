@@ -7,7 +7,9 @@ is in its folder, raw and as events; what it used, and how to go on with it, is 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -16,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import redact, sessionrecord
-from harness.agents.base import Adapter, AgentEvent, CannotInvoke, Invocation, Started, Task, Usage
-from harness.agents.outcomes import AgentOutcome, described, name_of
+from harness.agents.base import Adapter, AgentEvent, Bounds, CannotInvoke, Invocation, Started, Task, Usage
+from harness.agents.outcomes import AgentOutcome, Auth, described, name_of
 from harness.agents.registry import adapter_for
 from harness.agents.starting import share
 from harness.clock import Clock, rfc3339
@@ -32,6 +34,7 @@ from harness.terminal import printable, printable_line
 
 TEXT_BYTES = 8 << 10
 """How much of the end of a run's text is kept in its result. Keys that show in it are blanked."""
+UNBOUND = Bounds()
 _NAMESPACE = uuid.UUID("7a1f3c52-6d0b-5f5e-9a53-3c1f0b9f7e11")
 _CONVERSATION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")
 """What stands on a command line later. A tool's id that looks different is no id."""
@@ -123,8 +126,8 @@ class Session:
         """The number of the last run, counted over all attempts that went on with the session."""
         return len(self.record.runs)
 
-    def run(self, prompt: str, *, timeout_s: float, budget_usd: float | None = None) -> AgentResult:
-        """One run of the tool with `prompt`, for at most `timeout_s` and `budget_usd`.
+    def run(self, prompt: str, *, timeout_s: float, bounds: Bounds = UNBOUND) -> AgentResult:
+        """One run of the tool with `prompt`, for at most `timeout_s`, and stopped when it has passed `bounds`.
 
         Raises OSError when the disk does not take it.
         """
@@ -133,17 +136,18 @@ class Session:
         # Lone surrogates are possible in JSON, and neither in a file nor in an argument.
         prompt = prompt.encode("utf-8", "replace").decode()
         adapter = adapter_for(self._agent, self._credential)
-        task = self._task(adapter, prompt, budget_usd)
+        task = self._task(adapter, prompt, bounds.usd)
         task.prompt_file.write_text(prompt, encoding="utf-8", newline="")
         started_at = self._clock.wall()
         self._begin(task, started_at)
         try:
             invocation = adapter.command(task, self._environ)
+            _require(invocation, task)
         except CannotInvoke as e:
             return self._cannot(task.round, started_at, e)
         if self._credential is not None:
             redact.hide([invocation.env[self._credential.variable]])
-        with self._live(adapter, task.round, budget_usd) as live:
+        with self._live(adapter, task.round, bounds) as live:
             ended = self._runner.run(self._command(invocation, task.round, timeout_s, live))
             live.drain()
         share(invocation.shared)  # a login that was renewed is everybody's
@@ -159,7 +163,7 @@ class Session:
             with contextlib.suppress(CannotInvoke, OSError):
                 # What it has to know of the run to count it: where the conversation stood.
                 adapter.command(self._task(adapter, "", None, run), self._environ)
-            with self._live(adapter, run.round, None, quiet=True) as live:
+            with self._live(adapter, run.round, UNBOUND, quiet=True) as live:
                 live.drain()
             ended = Ended(reason=EndReason.EXITED, signal=signal.SIGKILL)
             outcome = adapter.finish(ended, self._clock.wall())
@@ -232,7 +236,7 @@ class Session:
         if _CONVERSATION.match(conversation) and conversation != self.record.conversation:
             self._save(replace(self.record, conversation=conversation))
 
-    def _live(self, adapter: Adapter, k: int, budget_usd: float | None, *, quiet: bool = False) -> Live:
+    def _live(self, adapter: Adapter, k: int, bounds: Bounds, *, quiet: bool = False) -> Live:
         """`quiet`: of a run that ended long ago; nobody hears of it any more."""
 
         def hear(event: AgentEvent) -> None:
@@ -247,7 +251,7 @@ class Session:
             k,
             clock=self._clock,
             cost=self._cost,
-            budget_usd=budget_usd,
+            bounds=bounds,
             hear=hear,
             fresh=quiet,
         )
@@ -381,6 +385,20 @@ class Session:
                 usage=result.usage,
             )
         )
+
+
+def _require(invocation: Invocation, task: Task) -> None:
+    """A tool that is not there costs no attempt: like a refused key it stops all that need it, and a person is asked."""
+    name = invocation.argv[0]
+    there = (
+        os.access(task.worktree / name, os.X_OK)
+        if "/" in name
+        else shutil.which(name, path=invocation.env.get("PATH", os.defpath)) is not None
+    )
+    if not there:
+        what = f"{name} is not installed, or not on the PATH of harness"
+        where, remedy = f"agents.{task.agent}", "install it, or name it there by its whole path"
+        raise CannotInvoke(what, Auth(detail=what), where=where, remedy=remedy)
 
 
 def _told(outcome: AgentOutcome) -> str:

@@ -5,6 +5,7 @@ A recording in ``tests/data/agents`` is the tool's stdout; its last line tells t
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -78,6 +79,12 @@ def say(adapter: Adapter, *said: Mapping[str, Any] | str, ended: Ended | None = 
     return told_by(adapter, lines, ended or exited(0))
 
 
+def note(adapter: Adapter, *said: Mapping[str, Any]) -> list[AgentEvent]:
+    """Objects for the tool's own record of the conversation."""
+    lines = [json.dumps(line).encode() for line in said]
+    return [event for line in lines for event in adapter.feed(Stream.JOURNAL, line)]
+
+
 def told_by(adapter: Adapter, lines: Sequence[tuple[Stream, bytes]], ended: Ended) -> Replayed:
     events = [event for stream, line in lines for event in adapter.feed(stream, line)]
     outcome = adapter.finish(ended, NOW)
@@ -146,12 +153,20 @@ _WRONG: tuple[Any, ...] = (
 )
 
 
-def storm(make: Callable[[], Adapter], names: Sequence[str], lines: int, seed: int) -> None:
-    """Feeds `lines` mutated lines of the recordings `names`; fails when something raises or when too much is kept."""
+def storm(
+    make: Callable[[], Adapter],
+    names: Sequence[str],
+    lines: int,
+    seed: int,
+    noted: Sequence[bytes] = (),
+) -> None:
+    """Feeds `lines` mutated lines of the recordings `names`, and of a record that the tool keeps itself; fails when
+    something raises or when too much is kept."""
     chance = random.Random(seed)
     told = [recording(name) for name in names]
     known = [(Stream.STDOUT, line) for run in told for line in run.stdout]
     known += [(Stream.STDERR, line) for run in told for line in run.stderr]
+    known += [(Stream.JOURNAL, line) for line in noted] * max(1, len(known) // 20)
     ends = [exited(0), exited(1), exited(2), exited(145), exited(255), STALLED, TIMED_OUT, STOPPED, KILLED]
     fed = 0
     while fed < lines:
@@ -196,7 +211,7 @@ def spoil(said: Any, chance: random.Random) -> None:
     elif chance.random() < 0.1:
         said[str(chance.choice(_WRONG))] = said.pop(key)
     else:
-        said[key] = chance.choice(_WRONG)
+        said[key] = copy.deepcopy(chance.choice(_WRONG))  # it may be spoilt too
 
 
 def kept_chars(found: Any) -> int:

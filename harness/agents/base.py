@@ -23,6 +23,15 @@ from harness.runner import Ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What one run may use at most; None: as much as it likes."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    """In and out, what came from a cache included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One run of a tool, as its adapter needs to know it. All paths exist and are absolute."""
 
@@ -78,6 +87,7 @@ class Invocation:
 class Stream(StrEnum):
     STDOUT = "stdout"
     STDERR = "stderr"
+    JOURNAL = "journal"  # a file of the tool's own: `Adapter.journal`
 
 
 class LimitKind(StrEnum):
@@ -215,6 +225,11 @@ class Adapter(Protocol):
 
         May write below `task.home`: the tool's configuration of this session.
         """
+        ...
+
+    def journal(self) -> Path | None:
+        """The file in the session's HOME to which the tool writes what it uses, when it is there by now; all of it is fed, what
+        earlier runs of the conversation have written first. None: it has none. Asked again while a run goes on."""
         ...
 
     def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:

@@ -9,6 +9,7 @@ import re
 import signal
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.agents import jsonl
@@ -127,6 +128,9 @@ class ClaudeAdapter:
         if agent.permission_mode:
             words += ["--permission-mode", agent.permission_mode]
         return (*words, *agent.args)
+
+    def journal(self) -> Path | None:
+        return None
 
     def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
         if stream is Stream.STDERR:

@@ -1,7 +1,8 @@
 """Codex CLI: ``codex exec --json``. Measured with 0.169.0.
 
 Its errors are text only. It reports tokens once, at the end, for the whole thread: `state` keeps what earlier runs have used.
-It knows no limit of turns and no price. An API key goes into ``CODEX_API_KEY``, unless config.toml names another variable.
+Its own record of the thread (``sessions/<year>/<month>/<day>/rollout-*-<thread>.jsonl``) has them after every reply. It knows no
+limit of turns and no price. An API key goes into ``CODEX_API_KEY``, unless config.toml names another variable.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import signal
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.agents import jsonl
@@ -32,6 +34,7 @@ from harness.agents.jsontool import (
     UNKNOWN_DELAY_S,
     JsonTool,
     detail_of,
+    found_below,
     kind_of,
     label,
     refused,
@@ -62,6 +65,9 @@ class CodexAdapter(JsonTool):
         super().__init__(agent, credential)
         self._before = dict.fromkeys(USED, 0)
         self._total: dict[str, int] | None = None
+        self._noted: dict[str, int] | None = None
+        """The same, from the record of the thread: without the reply that comes now."""
+        self._thread = ""
         self._open: deque[str] = deque(maxlen=64)
 
     def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
@@ -92,24 +98,48 @@ class CodexAdapter(JsonTool):
         )
 
     def usage(self) -> Usage | None:
-        """A run that was ended has no tokens: the next run of the thread has them in its difference."""
+        """What a run that was ended had not noted yet, the next run of the thread has in its difference."""
         if not self._started:
             return None
-        if self._total is None:
+        total = self._noted if self._total is None else self._total
+        if total is None:
             return Usage(turns=self._turns, model=self._agent.model, estimated=True)
-        used = {key: self._total[key] - self._before[key] for key in USED}
+        used = {key: total[key] - self._before[key] for key in USED}
         return Usage(
             tokens_in=used["input_tokens"],
             tokens_cached=min(used["cached_input_tokens"], used["input_tokens"]),
             tokens_out=used["output_tokens"],
             turns=self._turns,
             model=self._agent.model,
+            estimated=self._total is None,
         )
 
     def state(self) -> Mapping[str, Any]:
         """Tokens of the thread, all its runs included."""
-        total = self._before if self._total is None else self._total
+        total = self._total or self._noted or self._before
         return dict(total) if any(total.values()) else {}
+
+    def journal(self) -> Path | None:
+        if self._task is None or not self._thread:
+            return None
+        return found_below(
+            self._task.home / ".codex/sessions", ("*", "*", "*", f"rollout-*-{self._thread}.jsonl")
+        )
+
+    def _on_journal(self, line: bytes) -> list[AgentEvent]:
+        payload = jsonl.mapping(jsonl.parsed(line), "payload")
+        if jsonl.text(payload, "type") != "token_count":
+            return []
+        known = self._noted
+        self._noted = self._counted(jsonl.mapping(payload, "info", "total_token_usage")) or known
+        used = self.usage() if self._noted != known and self._total is None else None
+        return [used] if used is not None else []
+
+    def _counted(self, usage: Mapping[str, Any]) -> dict[str, int] | None:
+        """Tokens of the thread; None when it does not know, and says less than before."""
+        counts = {key: jsonl.count(usage, key) for key in USED}
+        told = {key: n for key, n in counts.items() if n is not None and n >= self._before[key]}
+        return told if len(told) == len(USED) else None
 
     def _on_event(self, kind: str, said: Mapping[str, Any]) -> list[AgentEvent]:
         match kind:
@@ -135,15 +165,13 @@ class CodexAdapter(JsonTool):
             return [Activity(kind="thread.started")]
         if self._task is not None and thread != self._task.resume:
             self._before = dict.fromkeys(USED, 0)
+        self._thread = thread
         return [Started(session=thread, model=self._agent.model)]
 
     def _completed(self, usage: Mapping[str, Any]) -> list[AgentEvent]:
         self._started = self._done = True
         self._failure = None
-        total = {key: jsonl.count(usage, key) for key in USED}
-        told = {key: n for key, n in total.items() if n is not None and n >= self._before[key]}
-        if len(told) == len(USED):  # less than before: it does not know, and says 0
-            self._total = told
+        self._total = self._counted(usage) or self._total
         events: list[AgentEvent] = [Final(text=self._text)] if self._text else []
         used = self.usage()
         return [used, *events] if used is not None else events

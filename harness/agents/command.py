@@ -10,6 +10,7 @@ import math
 import re
 import signal
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.agents import jsonl
@@ -25,6 +26,7 @@ TAIL_BYTES = 256 << 10
 """Of each stream, searched by patterns: what ended a run stands at its end."""
 LINE_CHARS = 4096
 """Of each line, searched by patterns: bounds what a costly pattern can cost."""
+_USED = frozenset({"cost_usd", "tokens_in", "tokens_out", "turns"})
 _LITERAL = re.compile(r"\{\{([a-z][a-z_]*)\}\}")
 
 
@@ -63,6 +65,9 @@ class CommandAdapter:
             max_output_bytes=agent.max_output_mb << 20,
         )
 
+    def journal(self) -> Path | None:
+        return None
+
     def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
         if self._agent.patterns:
             self._keep(line[: 4 * LINE_CHARS].decode("utf-8", "replace")[:LINE_CHARS])
@@ -88,11 +93,12 @@ class CommandAdapter:
             events.append(Started(session=found["session"], model=self._agent.model))
         if isinstance(found.get("text"), str):
             events.append(Final(text=found["text"]))
-        return events
+        used = self.usage() if found.keys() & _USED else None
+        return [*events, used] if used is not None else events
 
     def usage(self) -> Usage | None:
         told = self._told
-        if not told.keys() & {"cost_usd", "tokens_in", "tokens_out", "turns"}:
+        if not told.keys() & _USED:
             return None
         return Usage(
             tokens_in=jsonl.count(told, "tokens_in"),

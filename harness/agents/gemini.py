@@ -1,7 +1,7 @@
 """Gemini CLI: ``gemini -o stream-json``. Measured with 0.61.0.
 
 Its exit code is the HTTP status modulo 256. While it waits and tries again it says so on stderr only. It says no price; its tokens
-come with its last event, for this run alone. It keeps conversations by the working directory: in another one it does not find them.
+come with its last event, for this run alone, and after every reply in its own record of the conversation (``tmp/*/chats``). It keeps conversations by the working directory: in another one it does not find them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,16 @@ from harness.agents.base import (
     Tool,
     Usage,
 )
-from harness.agents.jsontool import FINAL_CHARS, UNKNOWN_DELAY_S, JsonTool, detail_of, kind_of, label, refused
+from harness.agents.jsontool import (
+    FINAL_CHARS,
+    UNKNOWN_DELAY_S,
+    JsonTool,
+    detail_of,
+    found_below,
+    kind_of,
+    label,
+    refused,
+)
 from harness.agents.outcomes import AgentOutcome, Auth, Crash, MaxTurns, Overloaded
 from harness.agents.starting import MAX_ARGUMENT_BYTES, environment, refuse_too_long, seed
 from harness.agents.statuses import TEXT_CHARS, Failure, shown
@@ -43,6 +53,12 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "telemetry": {"enabled": False},
 }
 CHARS_PER_TOKEN = 4
+NOTED = ("input", "cached", "output", "total")
+"""Tokens, as its own record calls them."""
+STATS = {"input": "input_tokens", "cached": "cached", "output": "output_tokens", "total": "total_tokens"}
+"""And as its last event does."""
+_NAMED_BY = 8
+"""So much of a conversation's id is in the name of its record."""
 _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _ATTEMPT = re.compile(r"Attempt (\d{1,6}) failed(?: with (?:status )?(\d{3})\b)?(.*)")
 _AFTER = re.compile(r"\bRetrying after (\d{1,12})(?:\.\d{1,9})?ms")
@@ -65,6 +81,11 @@ class GeminiAdapter(JsonTool):
         super().__init__(agent, credential)
         self._model = agent.model
         self._stats: Mapping[str, int] | None = None
+        self._session = ""
+        self._before = dict.fromkeys(NOTED, 0)
+        self._noted: dict[str, int] | None = None
+        """Tokens of the conversation, from its own record: without the reply that comes now."""
+        self._replies: deque[str] = deque(maxlen=64)
         self._ended = False
         self._between = True
         """The model's next word begins a reply."""
@@ -77,6 +98,7 @@ class GeminiAdapter(JsonTool):
     def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
         agent = self._agent
         self._task = task
+        self._before = {key: jsonl.count(task.state, key) or 0 for key in NOTED}
         folder = task.home / ".gemini"
         shared = seed(agent, folder, environ, LOGINS["gemini"])
         _settle(folder / "settings.json", self._settings())
@@ -110,16 +132,16 @@ class GeminiAdapter(JsonTool):
         return settings
 
     def usage(self) -> Usage | None:
-        if self._stats is not None:
-            used = self._stats
-            # Thoughts are in the total only, and are paid as output.
-            out = max(used["output_tokens"], used["total_tokens"] - used["input_tokens"])
+        used = self._stats or (self._since() if self._started else None)
+        if used is not None:
             return Usage(
-                tokens_in=used["input_tokens"],
-                tokens_cached=min(used["cached"], used["input_tokens"]),
-                tokens_out=out,
+                tokens_in=used["input"],
+                tokens_cached=min(used["cached"], used["input"]),
+                # Thoughts are in the total only, and are paid as output.
+                tokens_out=max(used["output"], used["total"] - used["input"]),
                 turns=self._turns,
                 model=self._model,
+                estimated=self._stats is None,
             )
         if not self._started:
             return None
@@ -131,12 +153,46 @@ class GeminiAdapter(JsonTool):
             estimated=True,
         )
 
+    def state(self) -> Mapping[str, Any]:
+        """Tokens of the conversation, all its runs included, as its own record has them."""
+        return dict(self._noted or self._before) if self._noted or any(self._before.values()) else {}
+
+    def journal(self) -> Path | None:
+        task = self._task
+        if task is None or len(self._session) < _NAMED_BY:
+            return None
+        if task.resume == self._session and not any(self._before.values()):
+            return None  # what is new in it cannot be told from what earlier runs have used
+        name = f"session-*-{self._session[:_NAMED_BY]}.jsonl"
+        return found_below(task.home / ".gemini/tmp", ("*", "chats", name))
+
+    def _on_journal(self, line: bytes) -> list[AgentEvent]:
+        """A reply is written again with what came of its tools."""
+        said = jsonl.mapping(jsonl.parsed(line))
+        tokens, reply = jsonl.mapping(said, "tokens"), jsonl.text(said, "id")[:64]
+        if not tokens or not reply or reply in self._replies:
+            return []
+        self._replies.append(reply)
+        known = self._noted or dict.fromkeys(NOTED, 0)
+        self._noted = {key: known[key] + (jsonl.count(tokens, key) or 0) for key in NOTED}
+        used = self.usage() if self._stats is None and self._since() is not None else None
+        return [used] if used is not None else []
+
+    def _since(self) -> dict[str, int] | None:
+        """What this run has noted; None: nothing, or it is read only up to where the run began."""
+        if self._noted is None:
+            return None
+        since = {key: self._noted[key] - self._before[key] for key in NOTED}
+        return since if min(since.values()) >= 0 and any(since.values()) else None
+
     def _on_event(self, kind: str, said: Mapping[str, Any]) -> list[AgentEvent]:
         match kind:
             case "init":
                 self._started = True
                 self._model = jsonl.text(said, "model")[:128] or self._model
-                session = jsonl.identifier(said, "session_id")
+                self._session = session = jsonl.identifier(said, "session_id")
+                if self._task is not None and session != self._task.resume:
+                    self._before = dict.fromkeys(NOTED, 0)
                 return [Started(session=session, model=self._model) if session else Activity(kind="init")]
             case "message":
                 return self._message(jsonl.text(said, "role"), jsonl.text(said, "content"))
@@ -221,9 +277,8 @@ class GeminiAdapter(JsonTool):
         return [*events, Problem(kind="api", text=shown(self._failure.text))]
 
     def _note_stats(self, stats: Mapping[str, Any]) -> None:
-        keys = ("input_tokens", "output_tokens", "total_tokens", "cached")
-        counts = {key: jsonl.count(stats, key) for key in keys}
-        if counts["input_tokens"] is None or counts["output_tokens"] is None:
+        counts = {key: jsonl.count(stats, name) for key, name in STATS.items()}
+        if counts["input"] is None or counts["output"] is None:
             return
         self._stats = {key: n or 0 for key, n in counts.items()}
         if self._model.startswith("auto") or not self._model:  # which one it took stands here only

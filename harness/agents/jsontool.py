@@ -6,9 +6,13 @@ ran out of time while it only waited for a limit ends as that limit; one that hu
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from harness.agents import jsonl
@@ -45,6 +49,8 @@ DETAIL_CHARS = 200
 """Of a tool's main argument."""
 FINAL_CHARS = 64 << 10
 """Of a tool's last word, when it comes in pieces."""
+LOOKED_AT = 1000
+"""Entries of one folder."""
 UNKNOWN_DELAY_S = 60.0
 """When a tool waits and does not say how long."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]{0,32}[A-Za-z]")
@@ -78,7 +84,12 @@ class JsonTool(ABC):
     def resumes(self) -> bool:
         return True
 
+    def journal(self) -> Path | None:
+        return None
+
     def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
+        if stream is Stream.JOURNAL:
+            return self._on_journal(line)
         if stream is Stream.STDERR:
             text = line[: 4 * TEXT_CHARS].decode("utf-8", "replace")[:TEXT_CHARS]
             return self._on_stderr(_ESCAPES.sub("", text).strip())
@@ -134,6 +145,9 @@ class JsonTool(ABC):
     @abstractmethod
     def _on_stderr(self, text: str) -> list[AgentEvent]: ...
 
+    def _on_journal(self, _line: bytes) -> list[AgentEvent]:
+        return []
+
     def _on_other(self, text: str) -> list[AgentEvent]:
         """A line of stdout that holds no event."""
         return [Problem(kind="line", text=shown(text))]
@@ -171,6 +185,22 @@ def refused(detail: str) -> AgentOutcome:
 def detail_of(data: Mapping[str, Any], *keys: str) -> str:
     """The first of a tool's arguments that is there, shortened."""
     return next((found[:DETAIL_CHARS] for key in keys if (found := jsonl.text(data, key))), "")
+
+
+def found_below(folder: Path, patterns: Sequence[str]) -> Path | None:
+    """The last entry, by name, that one pattern for each level leads to. An agent may write here: of each folder that
+    takes part only so many entries are looked at, and no link is followed."""
+    if not patterns:
+        return folder
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in islice(entries, LOOKED_AT) if not e.is_symlink()]
+    except OSError:
+        return None
+    for name in sorted(fnmatch.filter(names, patterns[0]), reverse=True):
+        if (found := found_below(folder / name, patterns[1:])) is not None:
+            return found
+    return None
 
 
 def label(kind: str) -> str:

@@ -1,7 +1,7 @@
 """OpenCode: ``opencode run --format json``. Measured with 1.18.33.
 
 Each step says its tokens and its cost, of this run alone; those of subagents it does not say. Its errors are objects with status and
-headers. While it tries again it says nothing.
+headers. While it tries again it says nothing; why, and no more, is in its log.
 
 `config_from` is its folder of configuration (``~/.config/opencode``). Its login is kept elsewhere: ``auth.json`` is looked for in that
 folder, then in ``.local/share/opencode`` beside ``.config``. What the person's files say about permissions does not hold: nobody
@@ -26,20 +26,23 @@ from harness.agents.base import (
     Final,
     Invocation,
     Problem,
+    Retrying,
     Started,
     Task,
     Text,
     Tool,
     Usage,
 )
-from harness.agents.jsontool import FINAL_CHARS, JsonTool, detail_of, label
-from harness.agents.outcomes import Budget, MaxTurns, name_of
+from harness.agents.jsontool import FINAL_CHARS, UNKNOWN_DELAY_S, JsonTool, detail_of, kind_of, label
+from harness.agents.outcomes import MaxTurns, Overloaded, RateLimit, UsageLimit, name_of
 from harness.agents.starting import environment, refuse_too_long, seed, share
 from harness.agents.statuses import TEXT_CHARS, Failure, shown
+from harness.atomicfs import replace_file
 from harness.config import LOGINS, OPENCODE_DATA, Agent, Credential, OutcomeName, expand, logins
 
 STOP = ((signal.SIGTERM, 3.0), (signal.SIGKILL, 0.0))
 CONFIG = Path(".config/opencode")
+LOG = OPENCODE_DATA / "log/opencode.log"
 OURS: Mapping[str, Any] = {"autoupdate": False, "share": "disabled", "permission": "allow"}
 INLINE = "OPENCODE_CONFIG_CONTENT"
 """Configuration that wins over files: https://opencode.ai/docs/config."""
@@ -54,9 +57,14 @@ NAMED = {
     "MessageAbortedError": OutcomeName.CRASH,
 }
 """Errors whose name says it all."""
+PLUGINS = ("node_modules", "package.json", "plugin", "plugins", "tool", "tools")
+"""A folder of configuration with one of these has, or wants, packages of its own."""
 MAX_TOLD = 1e15
 """More tokens or dollars than that is no count."""
 _LOST = re.compile(r"(?i)session not found|resource not found.*session")
+_REFUSED = re.compile(
+    rb'level=ERROR .{0,300}message="stream error" .{0,500}\bsmall=false .{0,500}\berror\.error="((?:[^"\\]|\\.){1,2000})'
+)
 _DENIED = "auto-rejecting"
 
 
@@ -76,11 +84,14 @@ class OpencodeAdapter(JsonTool):
         self._finished: deque[str] = deque(maxlen=64)
         self._used = dict.fromkeys(("in", "cached", "out"), 0)
         self._cost_usd = 0.0
+        self._refusals = 0
 
     def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
         agent = self._agent
         self._task = task
         shared = seed(agent, task.home / CONFIG, environ, LOGINS["opencode"])
+        _spare_install(task.home / CONFIG)
+        (task.home / LOG).unlink(missing_ok=True)  # of the run before: it is no news
         if agent.config_from is not None:
             source = Path(expand(agent.config_from, environ, where="agents"))
             shared = share(_logins(source, task.home / OPENCODE_DATA))
@@ -90,8 +101,8 @@ class OpencodeAdapter(JsonTool):
         argv = [agent.binary or "opencode", "run", "--format", "json"]
         if agent.model:
             argv += ("-m", agent.model)
-        if task.resume is not None:
-            argv += ("--session", task.resume)
+        # Without a title it asks a model for one, and does not say what that has cost.
+        argv += ("--session", task.resume) if task.resume is not None else ("--title", task.item)
         argv += agent.args
         refuse_too_long(tuple(argv), env, task)
         return Invocation(
@@ -190,9 +201,6 @@ class OpencodeAdapter(JsonTool):
         events: list[AgentEvent] = [used] if used is not None else []
         if self._done and self._text:
             events.append(Final(text=self._text))
-        limit = self._task.budget_usd if self._task is not None else None
-        if limit is not None and self._cost_usd > limit:
-            events += self._give_up(Budget(detail=f"{self._cost_usd:.2f} of {limit:.2f} USD"))
         return events
 
     def _count(self, tokens: Mapping[str, Any], cost_usd: float) -> None:
@@ -222,6 +230,25 @@ class OpencodeAdapter(JsonTool):
             failure = Failure(text=text, name=OutcomeName.OVERLOADED)
         self._failure = failure
         return Problem(kind="api", text=shown(text))
+
+    def journal(self) -> Path | None:
+        path = self._task.home / LOG if self._task is not None else None
+        return path if path is not None and path.is_file() else None
+
+    def _on_journal(self, line: bytes) -> list[AgentEvent]:
+        """Why a request failed that it makes again. It waits as long as the service says, and does not say how long."""
+        found = _REFUSED.search(line[:TEXT_CHARS])
+        if found is None:
+            return []
+        failure = Failure(text=found[1].decode("utf-8", "replace"))
+        outcome = failure.judged(0.0)
+        if isinstance(outcome, UsageLimit):
+            return self._give_up(outcome)
+        if not isinstance(outcome, RateLimit | Overloaded):
+            return []
+        self._failure = failure
+        self._refusals += 1
+        return [Retrying(kind=kind_of(outcome), delay_s=UNKNOWN_DELAY_S, attempt=self._refusals)]
 
     def _on_stderr(self, text: str) -> list[AgentEvent]:
         if _DENIED in text and text.lstrip("! ").startswith("permission requested"):
@@ -282,6 +309,18 @@ def _inline(own: str) -> str:
     except (ValueError, RecursionError):
         return own  # with comments, perhaps: the person's word, whole
     return json.dumps({**OURS, **theirs}) if isinstance(theirs, dict) else own
+
+
+def _spare_install(folder: Path) -> None:
+    """When it starts, it fetches a library for plugins from npm into each folder of configuration that does not list it.
+
+    A session's folder in which nothing can use that library is made to list it: nobody pays for it, or waits. Raises OSError.
+    """
+    if any((folder / name).exists() for name in PLUGINS):
+        return
+    (folder / "node_modules").mkdir()
+    listed = {"packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}}}
+    replace_file(folder / "package-lock.json", json.dumps(listed).encode(), durable=False)
 
 
 def _logins(source: Path, folder: Path) -> dict[Path, Path]:

@@ -16,7 +16,7 @@ from typing import Any
 from harness import sessionrecord
 from harness.agents.base import AgentEvent, Text, Tool
 from harness.agents.environment import plain
-from harness.agents.outcomes import CostsAttempt, GoOn, Ok, Released, consequence, name_of
+from harness.agents.outcomes import Budget, CostsAttempt, GoOn, Ok, Released, consequence, name_of
 from harness.atomicfs import FileLock
 from harness.bell import Bell
 from harness.budgets import OverBudget
@@ -313,8 +313,7 @@ class AttemptRun:
 
     def _run_agent(self, session: Session, prompt: str, brief: Brief, k: int) -> Result | None:
         """One round. None: on to the gates; otherwise how the attempt ends."""
-        budget_usd, why = self.wallet.left()
-        if why:
+        if why := self.wallet.used_up():
             return self._failed(why)
         permit = self.limits.start(self._limiter, self._credential)
         if isinstance(permit, Blocked):
@@ -323,13 +322,14 @@ class AttemptRun:
         try:
             if (short := self.wallet.reserve()) is not None:
                 return self._unpaid(short)
+            bounds = self.wallet.bounds()
             self.stage("running", f"{self.kind}, round {k}")
             self._say(Event.AGENT_STARTED, agent=self.kind, round=k, resumed=session.goes_on or None)
-            result = session.run(prompt, timeout_s=self._left(), budget_usd=budget_usd)
+            result = session.run(prompt, timeout_s=self._left(), bounds=bounds)
             if result.lost:
                 self._say(Event.SESSION_LOST, agent=self.kind, round=k)
                 full = attempt_prompt(self.owned.item, brief, self.owned.attempts)
-                result = session.run(full, timeout_s=self._left(), budget_usd=budget_usd)
+                result = session.run(full, timeout_s=self._left(), bounds=bounds)
             self.wallet.charge(session.record)
             return self._ended(result, k)
         finally:
@@ -371,6 +371,10 @@ class AttemptRun:
             self.limits.answered(self._limiter, result.started_at)
         match consequence(result.outcome):
             case CostsAttempt(reason=reason):
+                # Stopped by a budget that others have spent too: no fault of this item, which waits for room.
+                if isinstance(result.outcome, Budget) and not self.wallet.used_up():
+                    short = self.wallet.short()
+                    return self._unpaid(short) if short is not None else self._failed(reason)
                 return self._failed(reason)
             case Released(reason=reason):
                 return Result(outcome=Outcome.RELEASED, reason=reason)

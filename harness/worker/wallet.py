@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from harness.budgets import NOTHING, Amount, OverBudget, ask_of, budgets_of, used_up
-from harness.config import Config
+from harness.agents.base import Bounds
+from harness.budgets import Amount, OverBudget, ask_of, budgets_of, used_up
+from harness.config import Budget, Config
 from harness.dataclass import dataclass
 from harness.model import Item
 from harness.sessionrecord import RunRecord, SessionRecord
 from harness.spend import Ledger, Payer
+from harness.totals import AttemptSum
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,33 +27,45 @@ class Wallet:
     charged: set[tuple[int, int]] = field(default_factory=set)
     """(attempt, round) of the runs that are in the ledger, as far as we know."""
 
-    def left(self) -> tuple[float | None, str]:
-        """-> (what the next run may cost, in USD; None: no limit; why it must not begin, or "")"""
-        most = self._most
-        item = self.item
+    def used_up(self) -> str:
+        """Why no run may begin any more, or "": what the item, or an attempt of the agent, may cost is spent."""
+        most, item = self._most, self.item
         if most is None and item.max_budget_usd is None and item.max_budget_tokens is None:
-            return None, ""
-        spent, mine = self._spent, self._mine
-        if why := used_up(item, spent):
-            return None, why
+            return ""
+        mine = self._mine.spent
         if most is not None and mine.usd >= most:
-            return (
-                None,
-                f"budget: {mine.usd:.2f} of the {most:.2f} USD that an attempt of {self.agent} may cost are spent",
-            )
-        limits = [most - mine.usd] if most is not None else []
-        limits += [item.max_budget_usd - spent.usd] if item.max_budget_usd is not None else []
-        return min(limits, default=None), ""
+            return f"budget: {mine.usd:.2f} of the {most:.2f} USD that an attempt of {self.agent} may cost are spent"
+        return used_up(item, self._spent)
 
     def reserve(self) -> OverBudget | None:
         """Before each run. None: it may begin. Raises OSError."""
-        budgets = budgets_of(self.config, self.item.project, self.item.convoy)
+        budgets = self._budgets
         if not budgets:
             return None
-        ask = ask_of(self.config, self.item, [self.agent], self._spent, self._mine)
-        short = self.ledger.reserve(self._payer(self.n, self.agent), ask, budgets)
+        short = self.ledger.reserve(self._payer(self.n, self.agent), self._ask, budgets)
         self.reserved = self.reserved or short is None
         return short
+
+    def short(self) -> OverBudget | None:
+        """The budget that has no room for another run; None: all have."""
+        budgets = self._budgets
+        return self.ledger.short(budgets, self._ask) if budgets else None
+
+    def bounds(self) -> Bounds:
+        """What the next run may use: the least that the item, the agent and every budget that it counts for have left.
+
+        What others have reserved is left too: nobody is stopped for an estimate. So runs at the same time can pass a
+        shared budget, each by what was left of it when it began.
+        """
+        spent, mine, item = self._spent, self._mine, self.item
+        usd = [self._most - mine.spent.usd] if self._most is not None else []
+        usd += [item.max_budget_usd - spent.usd] if item.max_budget_usd is not None else []
+        tokens = [item.max_budget_tokens - spent.tokens] if item.max_budget_tokens is not None else []
+        budgets = self._budgets
+        for room in self.ledger.rooms(budgets).values() if budgets else ():
+            usd += [max(0.0, room.usd - room.spent.usd)] if room.usd is not None else []
+            tokens += [max(0, room.tokens - room.spent.tokens)] if room.tokens is not None else []
+        return Bounds(usd=min(usd, default=None), tokens=min(tokens, default=None))
 
     def charge(self, record: SessionRecord) -> None:
         """Every run of a session that has ended and told what it used; each is charged once, whoever does it. Raises OSError."""
@@ -83,13 +97,20 @@ class Wallet:
         return agent.max_budget_usd if agent else None
 
     @property
+    def _budgets(self) -> dict[str, Budget]:
+        return budgets_of(self.config, self.item.project, self.item.convoy)
+
+    @property
+    def _ask(self) -> Amount:
+        return ask_of(self.config, self.item, [self.agent], self._spent, self._mine.spent)
+
+    @property
     def _spent(self) -> Amount:
         return self.ledger.item(self.item.uid)
 
     @property
-    def _mine(self) -> Amount:
-        known = self.ledger.attempt(self.item.uid, self.n)
-        return known.spent if known else NOTHING
+    def _mine(self) -> AttemptSum:
+        return self.ledger.attempt(self.item.uid, self.n) or AttemptSum()
 
     def _payer(self, n: int, agent: str) -> Payer:
         item = self.item

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.clock import parse_rfc3339
 from harness.model import Outcome
 from tests.agents.fleets import CONVERSATION, VARIABLES, fleet, session
 from tests.agents.scripts import Say, Script, Shell, commit
@@ -164,9 +165,10 @@ def test_a_refused_key_stops_the_credential_and_asks_a_person(
         assert escaped(server, name) == []
 
 
-@pytest.mark.parametrize("name", [*CLAUDES, "opencode"])
+@ALL
 def test_a_budget_that_is_spent_ends_the_run(tmp_path: Path, server: ModelServer, name: str) -> None:
-    with fleet(name, server, "costly", tmp_path, agent={"max_budget_usd": 1.5}) as d:
+    more: dict[str, Any] = {"agent": {"max_budget_usd": 1.5}, "prices": {"*": {"input": 3, "output": 15}}}
+    with fleet(name, server, "costly", tmp_path, **more) as d:
         d.drop("a", TASK | {"max_attempts": 1})
         assert d.run_until_idle(LONG_S) == 1
         assert outcomes(d) == ["budget"]
@@ -240,3 +242,28 @@ def test_after_a_stop_the_session_goes_on_where_it_was(
         assert git(d.app, "show", "main:hello.txt") == "hello"
         if name in CLAUDES:  # it says what it used when it is interrupted
             exact(server, d)
+
+
+@pytest.mark.parametrize("name", CLAUDES)
+def test_ten_items_meet_a_usage_limit_and_none_pays_an_attempt_for_it(
+    tmp_path: Path, server: ModelServer, name: str
+) -> None:
+    """Three workers, and the limit comes in the middle: all are merged, each in its own conversation."""
+    names = [f"i{k}" for k in range(10)]
+    with fleet(name, server, "item", tmp_path, key_variable="CLAUDE_CODE_OAUTH_TOKEN", workers=3) as d:
+        d.start()
+        d.drop("ten", [{"id": one, "prompt": f"Create {one}.txt and commit it"} for one in names])
+        until(lambda: any(d.state(one) == "merged" for one in names), LONG_S, what=d.tail())
+        ends_at = time.time() + 20
+        server.limit(ends_at)
+        until(lambda: all(d.state(one) == "merged" for one in names), LONG_S, what=d.tail())
+        found = [a.end.outcome for item in d.items().values() for a in item.attempts if a.end]
+        assert found.count(Outcome.DONE) == 10
+        assert set(found) == {Outcome.DONE, Outcome.RELEASED}
+        late = [parse_rfc3339(e["ts"]) - ends_at for e in d.events("agent_started")]
+        assert 0 <= min(x for x in late if x > -1) < 2
+        assert not [x for x in late if -8 < x < 0]
+        for one in names:
+            record = session(d, one)
+            assert [run.resumed for run in record.runs] == [False, *[True] * (len(record.runs) - 1)]
+        assert len(server.conversations()) == 10

@@ -93,15 +93,15 @@ def sessions(d: Daemon, name: str) -> Mapping[str, sessionrecord.SessionRecord]:
 def test_a_usage_limit_in_the_middle_costs_nothing_and_the_same_sessions_go_on(
     tmp_path: Path, place: Path
 ) -> None:
-    limited(place, at=3, lasts_s=2.0)
+    limited(place, at=5, lasts_s=3.0)
     with daemon(tmp_path, workers=3, agents={"shell": agent(place)}, sandbox="none") as d:
-        d.drop("six", [{"id": f"i{k}", "prompt": "do it"} for k in range(6)])
+        d.drop("ten", [{"id": f"i{k}", "prompt": "do it"} for k in range(10)])
         assert d.run_until_idle() == 0
         ends = float((place / "until").read_text())
         items = d.items()
         assert {item.state for item in items.values()} == {"merged"}
         outcomes = [a.end.outcome for item in items.values() for a in item.attempts if a.end]
-        assert outcomes.count(Outcome.DONE) == 6
+        assert outcomes.count(Outcome.DONE) == 10
         assert set(outcomes) == {Outcome.DONE, Outcome.RELEASED}
         assert outcomes.count(Outcome.RELEASED) <= 3
         late = [float(at) for at, *_ in starts(place) if float(at) > ends]
@@ -115,7 +115,7 @@ def test_a_usage_limit_in_the_middle_costs_nothing_and_the_same_sessions_go_on(
                 assert record.used.cost_usd == 0.25
                 raw = next(d.layout.sessions.glob(f"*/{record.uid}.*/stdout.2.log")).read_text()
                 assert json.loads(raw.splitlines()[1]) == {"found": "half of it"}
-        assert len(d.merges()) == 6
+        assert len(d.merges()) == 10
         assert git(d.app, "ls-tree", "--name-only", "main").split() == sorted(["README.md", *items])
         assert [e["kind"] for e in d.events("limit_met")] == ["usage"] * outcomes.count(Outcome.RELEASED)
 

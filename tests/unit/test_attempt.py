@@ -428,6 +428,14 @@ def test_survivors_of_an_agent_are_ended_before_its_gates_and_reported(b: Bench)
     assert [e["number"] for e in b.said("survivors_killed")] == [1]
 
 
+def test_a_tool_that_is_not_installed_costs_no_attempt_and_a_person_is_asked(configure: Configure) -> None:
+    b = configure(agents={"claude": {"adapter": "command", "argv": ["no-such-tool", "{prompt_file}"]}})
+    result = b.run("x")
+    assert (result.outcome, result.ours) == (Outcome.RELEASED, False)
+    assert result.reason == "auth: no-such-tool is not installed, or not on the PATH of harness"
+    assert [e["kind"] for e in b.said("limit_met")] == ["auth"]
+
+
 # ---- money -----------------------------------------------------------------------------------------------------------
 
 PAID = {
@@ -506,6 +514,34 @@ def test_an_item_whose_own_budget_is_spent_fails_without_another_run(
     assert failure(b.attempt(owned).run()).startswith(reason)
     assert failure(b.attempt(replace(owned, n=2)).run()).startswith(reason)
     assert len(b.said("agent_started")) == 1
+
+
+GOES_ON = """echo '{"usd": 0.25, "in": 60, "out": 40}'; echo x > new; sleep 1000\n"""
+"""Says what it has used, and would use more."""
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"max_budget_usd": 0.2}, "budget: 0.25 USD of 0.20"),
+        ({"max_budget_tokens": 99}, "budget: 100 tokens of 99"),
+    ],
+    ids=["USD", "tokens"],
+)
+def test_a_run_that_passes_the_budget_of_its_item_is_stopped(
+    configure: Configure, limit: dict[str, Any], reason: str
+) -> None:
+    b = configure(agents={"claude": PAID | {"stop": ["KILL"]}})
+    assert reason in failure(b.attempt(b.claim(GOES_ON, **limit)).run())
+    assert [e["usd"] for e in ledger_lines(b)] == [0.25]
+
+
+def test_a_run_that_passes_a_budget_of_others_is_stopped_and_costs_no_attempt(configure: Configure) -> None:
+    day = {"day": {"usd": 0.2}, "reserve_usd": 0.1}
+    b = configure(agents={"claude": PAID | {"stop": ["KILL"]}}, budgets=day)
+    result = b.run(GOES_ON)
+    assert result.outcome is Outcome.RELEASED
+    assert result.reason == "waits for budget day: 0.25 of 0.20 USD spent, an attempt needs 0.10 USD"
 
 
 def test_what_the_run_of_a_killed_worker_has_used_is_charged_once_by_the_next_attempt(

@@ -392,12 +392,12 @@ def test_a_process_that_hangs_after_its_result_is_judged_by_it() -> None:
         assert isinstance(Run.of("maxturns").finish(ended), MaxTurns)
 
 
-def test_too_much_output_and_no_start_are_crashes() -> None:
+def test_too_much_output_is_a_crash_and_no_start_a_matter_of_the_machine() -> None:
     run = Run.of("commit")
     assert described(run.finish(Ended(reason=EndReason.TOO_MUCH_OUTPUT))) == (
         "crash: wrote more than 256 MiB (agent.max_output_mb)"
     )
-    assert run.finish(Ended(reason=EndReason.NOT_STARTED, error="no such file")) == Crash(
+    assert run.finish(Ended(reason=EndReason.NOT_STARTED, error="no such file")) == Overloaded(
         detail="could not be started: no such file"
     )
 

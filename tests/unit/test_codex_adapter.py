@@ -52,6 +52,7 @@ from tests.jsontools import (
     KILLED,
     NOW,
     RECORDINGS,
+    SESSION,
     STALLED,
     STOPPED,
     TIMED_OUT,
@@ -59,6 +60,7 @@ from tests.jsontools import (
     agent,
     exited,
     kept_chars,
+    note,
     replay,
     say,
     storm,
@@ -255,7 +257,7 @@ def test_what_we_did_to_it_comes_first() -> None:
     much = replay(codex(max_output_mb=3), "codex-plain", Ended(reason=EndReason.TOO_MUCH_OUTPUT)).outcome
     assert much == Crash(detail="wrote more than 3 MiB (agent.max_output_mb)")
     none = say(codex(), ended=Ended(reason=EndReason.NOT_STARTED, error="no such file")).outcome
-    assert none == Crash(detail="could not be started: no such file")
+    assert none == Overloaded(detail="could not be started: no such file")
 
 
 @pytest.mark.parametrize("ended", [KILLED, STALLED, TIMED_OUT, exited(1)])
@@ -285,6 +287,49 @@ def test_a_killed_run_leaves_its_tokens_to_the_next_difference(tmp_path: Path) -
         ended=KILLED,
     )
     assert (lost.usage, lost.state) == (Usage(turns=1, estimated=True), BEFORE)
+
+
+def counted(tokens_in: int, cached: int, tokens_out: int) -> dict[str, Any]:
+    """A line of the thread's own record, without what is not used of it."""
+    total = {"input_tokens": tokens_in, "cached_input_tokens": cached, "output_tokens": tokens_out}
+    return {"type": "event_msg", "payload": {"type": "token_count", "info": {"total_token_usage": total}}}
+
+
+BEGUN = {"type": "thread.started", "thread_id": THREAD}
+
+
+def test_the_record_of_a_thread_says_what_a_run_has_used_so_far(tmp_path: Path) -> None:
+    adapter = going_on(tmp_path, BEFORE)
+    assert adapter.journal() is None
+    say(adapter, BEGUN)
+    assert adapter.journal() is None
+    place = tmp_path / "home/.codex/sessions/2026/11/22"
+    place.mkdir(parents=True)
+    (place / f"rollout-2026-11-22T00-31-09-{SESSION}.jsonl").touch()
+    assert adapter.journal() is None
+    record = place / f"rollout-2026-11-22T00-31-09-{THREAD}.jsonl"
+    record.symlink_to("/dev/zero")
+    assert adapter.journal() is None
+    record.unlink()
+    record.touch()
+    assert adapter.journal() == record
+    assert note(adapter, counted(900, 0, 40)) == []  # of the run before
+    (used,) = note(adapter, {"type": "x"}, counted(2000, 600, 90), counted(2000, 600, 90))
+    assert used == Usage(tokens_in=1000, tokens_cached=600, tokens_out=40, turns=0, estimated=True)
+    killed = say(adapter, ended=KILLED)
+    assert killed.usage == used
+    assert killed.state == {"input_tokens": 2000, "cached_input_tokens": 600, "output_tokens": 90}
+
+
+def test_the_last_word_on_tokens_is_that_of_the_tool(tmp_path: Path) -> None:
+    adapter = going_on(tmp_path, BEFORE)
+    say(adapter, BEGUN)
+    note(adapter, counted(2000, 0, 90))
+    last = completed(input_tokens=3000, cached_input_tokens=0, output_tokens=150)
+    run = say(adapter, message("a"), last)
+    assert run.usage == Usage(tokens_in=2000, tokens_cached=0, tokens_out=100, turns=1)
+    assert note(adapter, counted(9000, 0, 900)) == []
+    assert adapter.usage() == run.usage
 
 
 def test_a_new_thread_counts_from_nothing(tmp_path: Path) -> None:
@@ -489,7 +534,7 @@ def test_a_credential_is_for_its_process_alone(tmp_path: Path) -> None:
 
 def test_no_line_makes_it_raise_or_grow() -> None:
     names = [path.stem for path in RECORDINGS.glob("codex-*.jsonl")]
-    storm(codex, sorted(names), FUZZ_LINES // 3, seed=17)
+    storm(codex, sorted(names), FUZZ_LINES // 3, seed=17, noted=[json.dumps(counted(2000, 600, 90)).encode()])
 
 
 def test_a_long_run_is_kept_as_counters_and_last_words() -> None:

@@ -56,6 +56,7 @@ from tests.jsontools import (
     agent,
     exited,
     kept_chars,
+    note,
     replay,
     say,
     storm,
@@ -231,7 +232,7 @@ def test_it_is_given_up_when_it_tries_again_after_a_401() -> None:
     "line", ["Attempting to open authentication page in your browser.", "Waiting for authentication..."]
 )
 def test_it_is_given_up_when_it_waits_for_a_person_to_log_in(line: str) -> None:
-    for stream in Stream:
+    for stream in (Stream.STDOUT, Stream.STDERR):
         adapter = gemini()
         (given,) = adapter.feed(stream, line.encode())
         assert isinstance(given, GiveUp)
@@ -290,6 +291,68 @@ def test_a_run_that_was_killed_is_estimated_from_what_was_said() -> None:
         model="gemini-2.5-pro",
         estimated=True,
     )
+
+
+def noted(mark: str, tokens_in: int, cached: int, tokens_out: int, thoughts: int = 0) -> dict[str, Any]:
+    """A line of the conversation's own record, without what is not used of it."""
+    total = tokens_in + tokens_out + thoughts
+    tokens = {
+        "input": tokens_in,
+        "cached": cached,
+        "output": tokens_out,
+        "thoughts": thoughts,
+        "total": total,
+    }
+    return {"id": mark, "type": "gemini", "tokens": tokens}
+
+
+def test_the_record_of_a_conversation_says_what_a_run_has_used_so_far(tmp_path: Path) -> None:
+    adapter = gemini()
+    adapter.command(task(tmp_path), {})
+    say(adapter, INIT)
+    assert adapter.journal() is None
+    chats = tmp_path / "home/.gemini/tmp/agent-1/chats"
+    chats.mkdir(parents=True)
+    record = chats / f"session-2026-11-22T00-31-{INIT['session_id'][:8]}.jsonl"
+    record.touch()
+    assert adapter.journal() == record
+    said = note(
+        adapter,
+        {"$set": {}},
+        noted("m1", 1000, 0, 50),
+        noted("m1", 1000, 0, 50),
+        noted("m2", 1200, 900, 60, 9),
+    )
+    assert said[-1] == adapter.usage()
+    killed = say(adapter, ended=KILLED)
+    assert killed.usage == Usage(
+        tokens_in=2200, tokens_cached=900, tokens_out=119, turns=0, model="gemini-2.5-pro", estimated=True
+    )
+    assert killed.state == {"input": 2200, "cached": 900, "output": 110, "total": 2319}
+
+    later = gemini()
+    later.command(task(tmp_path, resume=INIT["session_id"], round=2, state=killed.state), {})
+    say(later, INIT)
+    assert note(later, noted("m1", 1000, 0, 50), noted("m2", 1200, 900, 60, 9)) == []
+    assert note(later, noted("m3", 1300, 0, 20)) == [
+        Usage(tokens_in=1300, tokens_cached=0, tokens_out=20, turns=0, model="gemini-2.5-pro", estimated=True)
+    ]
+    ended = say(later, reply("x"), result(input_tokens=1310, output_tokens=21, total_tokens=1331, cached=0))
+    assert ended.usage == Usage(
+        tokens_in=1310, tokens_cached=0, tokens_out=21, turns=1, model="gemini-2.5-pro"
+    )
+
+
+def test_of_a_conversation_whose_earlier_runs_were_not_counted_the_record_says_nothing(
+    tmp_path: Path,
+) -> None:
+    adapter = gemini()
+    adapter.command(task(tmp_path, resume=INIT["session_id"], round=2), {})
+    say(adapter, INIT)
+    chats = tmp_path / "home/.gemini/tmp/agent-1/chats"
+    chats.mkdir(parents=True)
+    (chats / f"session-2026-11-22T00-31-{INIT['session_id'][:8]}.jsonl").touch()
+    assert adapter.journal() is None
 
 
 def test_nothing_is_known_of_a_run_that_never_began() -> None:
@@ -492,7 +555,13 @@ def test_settings_that_cannot_be_read_are_refused_with_a_way_out(tmp_path: Path,
 
 def test_no_line_makes_it_raise_or_grow() -> None:
     names = [path.stem for path in RECORDINGS.glob("gemini-*.jsonl")]
-    storm(gemini, sorted(names), FUZZ_LINES // 3, seed=18)
+    storm(
+        gemini,
+        sorted(names),
+        FUZZ_LINES // 3,
+        seed=18,
+        noted=[json.dumps(noted("m1", 1000, 600, 50)).encode()],
+    )
 
 
 def test_a_long_run_is_kept_as_counters_and_last_words() -> None:

@@ -12,6 +12,7 @@ import pytest
 from harness import sessionevents
 from harness.agents.base import (
     AgentEvent,
+    Bounds,
     Final,
     GiveUp,
     Invocation,
@@ -40,9 +41,13 @@ class Parrot:
 
     tail_bytes: int | None = None
     resumes = True
+    kept: Path | None = None
 
     def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
         raise NotImplementedError
+
+    def journal(self) -> Path | None:
+        return self.kept
 
     def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
         if line == b"auth":
@@ -72,7 +77,7 @@ def clock() -> FakeClock:
 
 
 def live(folder: SessionFolder, clock: FakeClock, heard: list[AgentEvent], **more: Any) -> Live:
-    fields: dict[str, Any] = {"cost": lambda usage: usage.cost_usd, "budget_usd": None, "hear": heard.append}
+    fields: dict[str, Any] = {"cost": lambda usage: usage.cost_usd, "bounds": Bounds(), "hear": heard.append}
     return Live(Parrot(), folder, 1, clock=clock, **{**fields, **more})
 
 
@@ -123,14 +128,47 @@ def test_while_an_announced_retry_counts_down_silence_is_no_stall(
         assert one.patient_s() == clock.monotonic() + 40 + RETRY_GRACE_S
 
 
+def test_a_tool_that_passes_its_budget_of_tokens_is_stopped(folder: SessionFolder, clock: FakeClock) -> None:
+    with live(folder, clock, [], bounds=Bounds(tokens=1000)) as one:
+        say(folder, [["Usage", {"tokens_in": 900, "tokens_cached": 800, "tokens_out": 100}]])
+        assert one.look() is None
+        say(folder, [["Usage", {"tokens_in": 1900, "tokens_out": 150}]])
+        assert one.look() == "budget: 2050 tokens of 1000"
+
+
 def test_a_tool_that_passes_its_budget_is_stopped(folder: SessionFolder, clock: FakeClock) -> None:
-    with live(folder, clock, [], budget_usd=1.0) as one:
+    with live(folder, clock, [], bounds=Bounds(usd=1.0)) as one:
         say(folder, [["Usage", {"cost_usd": 0.9, "turns": 1}]])
         assert one.look() is None
         say(folder, [["Usage", {"cost_usd": 1.2, "turns": 2}]])
         why = one.look()
         assert why == "budget: 1.20 USD of 1.00"
         assert isinstance(one.verdict(Ended(reason=EndReason.STOPPED, stop_reason=why or "")), Budget)
+
+
+def test_a_tool_that_has_said_its_last_word_is_not_stopped_for_what_it_cost(
+    folder: SessionFolder, clock: FakeClock
+) -> None:
+    with live(folder, clock, [], bounds=Bounds(usd=1.0)) as one:
+        say(folder, [["Usage", {"cost_usd": 1.2}], ["Final", {"text": "done"}]])
+        assert one.look() is None
+
+
+def test_the_tools_own_record_is_read_when_it_is_known_and_after_what_the_tool_said(
+    folder: SessionFolder, clock: FakeClock, tmp_path: Path
+) -> None:
+    heard: list[AgentEvent] = []
+    parrot = Parrot()
+    one = Live(
+        parrot, folder, 1, clock=clock, cost=lambda _: None, bounds=Bounds(tokens=10), hear=heard.append
+    )
+    with one:
+        assert one.look() is None
+        parrot.kept = tmp_path / "record"
+        parrot.kept.write_text('[["Usage", {"tokens_in": 11}]]\n')
+        say(folder, [["Started", {"session": "s"}]])
+        assert one.look() == "budget: 11 tokens of 10"
+        assert heard == [Started(session="s"), Usage(tokens_in=11)]
 
 
 def test_a_lost_conversation_is_remembered(folder: SessionFolder, clock: FakeClock) -> None:

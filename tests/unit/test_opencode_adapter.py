@@ -15,6 +15,7 @@ from harness.agents.base import (
     GiveUp,
     LostSession,
     Problem,
+    Retrying,
     Started,
     Stream,
     Text,
@@ -27,7 +28,6 @@ from harness.agents.outcomes import (
     Auth,
     BadRequest,
     Billing,
-    Budget,
     Crash,
     Empty,
     Interrupted,
@@ -301,19 +301,54 @@ def test_a_run_is_given_up_when_it_begins_one_step_too_many() -> None:
     assert [event.outcome for event in run.of(GiveUp)] == [run.outcome]
 
 
-def test_a_run_is_given_up_when_it_costs_more_than_it_may(tmp_path: Path) -> None:
-    adapter = opencode()
-    adapter.command(task(tmp_path, budget_usd=0.6), {})
-    steps = (START, finish(reason="tool-calls"), START, finish("prt_2", reason="tool-calls"), START)
-    run = say(adapter, *steps, ended=STOPPED)
-    assert run.outcome == Budget(detail="1.00 of 0.60 USD")
-    assert [event.outcome for event in run.of(GiveUp)] == [run.outcome]
+# its log
 
 
-def test_a_run_that_is_done_is_not_given_up_for_what_it_cost(tmp_path: Path) -> None:
+def logged(error: str, small: bool = False, level: str = "ERROR") -> bytes:
+    """A line of its log, as 1.18.33 writes it."""
+    who = f"session.id=ses_1 small={str(small).lower()} agent=build mode=primary"
+    said = f'message="stream error" providerID=test modelID=m {who} error.error="AI_APICallError: {error}"'
+    return f"timestamp=2026-11-22T00:40:07.292Z level={level} run=ccd80786 {said}".encode()
+
+
+def test_a_used_up_plan_is_not_waited_for(tmp_path: Path) -> None:
     adapter = opencode()
-    adapter.command(task(tmp_path, budget_usd=0.1), {})
-    assert say(adapter, START, text("a"), finish()).outcome == Ok()
+    adapter.command(task(tmp_path), {})
+    assert adapter.journal() is None
+    log = tmp_path / "home/.local/share/opencode/log/opencode.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    assert adapter.journal() == log
+    assert adapter.feed(Stream.JOURNAL, b"timestamp=x level=INFO message=loop") == []
+    assert adapter.feed(Stream.JOURNAL, logged("The usage limit has been reached.", small=True)) == []
+    (given,) = adapter.feed(Stream.JOURNAL, logged("The usage limit has been reached."))
+    assert isinstance(given, GiveUp)
+    assert isinstance(given.outcome, UsageLimit)
+    assert isinstance(say(adapter, ended=STOPPED).outcome, UsageLimit)
+    opencode().command(task(tmp_path, resume=SESSION, round=2), {})
+    assert not log.exists()  # it says nothing of the next run
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"), [("Too Many Requests", RateLimit), ("Service Unavailable", Overloaded)]
+)
+def test_a_request_that_it_makes_again_is_waited_for_and_is_what_a_stall_was(
+    error: str, outcome: type[AgentOutcome]
+) -> None:
+    adapter = opencode()
+    for k in (1, 2):
+        (again,) = adapter.feed(Stream.JOURNAL, logged(error))
+        assert isinstance(again, Retrying)
+        assert again.attempt == k
+    assert isinstance(say(adapter, ended=STALLED).outcome, outcome)
+    went_on = opencode()
+    went_on.feed(Stream.JOURNAL, logged(error))
+    assert isinstance(say(went_on, START, text("a"), ended=STALLED).outcome, Stalled)
+
+
+def test_of_an_error_that_ends_the_run_its_log_says_nothing_new() -> None:
+    assert opencode().feed(Stream.JOURNAL, logged("invalid x-api-key")) == []
+    assert opencode().feed(Stream.JOURNAL, logged("Too Many Requests", level="WARN")) == []
 
 
 # a conversation that is gone
@@ -381,7 +416,18 @@ def test_lines_that_are_no_events_are_told_and_unknown_ones_are_signs_of_life() 
 def test_it_is_started_with_its_prompt_on_stdin_and_without_asking(tmp_path: Path) -> None:
     made = task(tmp_path)
     invocation = opencode(model="a/b", args=("--variant", "high")).command(made, {})
-    assert invocation.argv == ("opencode", "run", "--format", "json", "-m", "a/b", "--variant", "high")
+    titled = ("--title", "fix")  # it asks a model for one otherwise
+    assert invocation.argv == (
+        "opencode",
+        "run",
+        "--format",
+        "json",
+        "-m",
+        "a/b",
+        *titled,
+        "--variant",
+        "high",
+    )
     assert invocation.stdin == made.prompt_file
     assert invocation.env["OPENCODE_DISABLE_AUTOUPDATE"] == "1"
     assert invocation.env["OPENCODE_DISABLE_MODELS_FETCH"] == "1"
@@ -456,7 +502,13 @@ def test_a_credential_is_for_its_process_alone(tmp_path: Path) -> None:
 
 def test_no_line_makes_it_raise_or_grow() -> None:
     names = [path.stem for path in RECORDINGS.glob("opencode-*.jsonl")]
-    storm(opencode, sorted(names), FUZZ_LINES // 3, seed=19)
+    storm(
+        opencode,
+        sorted(names),
+        FUZZ_LINES // 3,
+        seed=19,
+        noted=[logged("The usage limit has been reached."), logged("Too Many Requests")],
+    )
 
 
 def test_a_long_run_is_kept_as_counters_and_last_words() -> None:
