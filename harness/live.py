@@ -13,6 +13,8 @@ from harness.agents.base import (
     LostSession,
     Retrying,
     Stream,
+    Text,
+    Tool,
     Usage,
 )
 from harness.agents.outcomes import AgentOutcome, Budget, described
@@ -53,6 +55,8 @@ class Live:
         self._patient_s = 0.0
         self._gave_up: AgentOutcome | None = None
         self._passed: Budget | None = None
+        self._finished = False
+        """It has said its last word, and nothing since: after a summary of what was said, some go on."""
         self.text: str | None = None
         """The tool's last word."""
         self.lost = False
@@ -69,7 +73,7 @@ class Live:
     def look(self) -> str | None:
         if self._adapter.tail_bytes is None:
             self._read(whole=False)
-        if self.text is None:  # what has said its last word is not stopped for what that has cost
+        if not self._finished:  # then it is not stopped any more for what that has cost
             self._gave_up = self._gave_up or self._passed
         return None if self._gave_up is None else described(self._gave_up)
 
@@ -110,6 +114,9 @@ class Live:
         match event:
             case Final(text=said):
                 self.text = said
+                self._finished = True
+            case Text() | Tool():
+                self._finished = False
             case LostSession():
                 self.lost = True
             case Retrying(delay_s=delay_s):

@@ -123,7 +123,7 @@ def test_a_short_rate_limit_that_passes_is_waited_for(tmp_path: Path, server: Mo
 
 @ALL
 def test_after_a_usage_limit_the_same_session_goes_on(tmp_path: Path, server: ModelServer, name: str) -> None:
-    server.limit(time.time() + 12)
+    server.limit(time.time() + 40)  # some need half of that until their first request
     more = {"key_variable": "CLAUDE_CODE_OAUTH_TOKEN"} if name in CLAUDES else {}
     with fleet(name, server, "commit", tmp_path, **more) as d:
         d.drop("a", TASK)

@@ -23,6 +23,7 @@ from harness.agents.base import (
     Started,
     Stream,
     Task,
+    Text,
     Usage,
 )
 from harness.agents.jsonl import MAX_LINE_BYTES
@@ -33,7 +34,7 @@ from harness.sessionfolder import SessionFolder
 from harness.stream import SHOWN_BYTES, Growing
 from tests.support import FakeClock
 
-KINDS = {kind.__name__: kind for kind in (Started, Final, LostSession, Problem, Retrying, Usage)}
+KINDS = {kind.__name__: kind for kind in (Started, Final, LostSession, Problem, Retrying, Text, Usage)}
 
 
 class Parrot:
@@ -152,6 +153,8 @@ def test_a_tool_that_has_said_its_last_word_is_not_stopped_for_what_it_cost(
     with live(folder, clock, [], bounds=Bounds(usd=1.0)) as one:
         say(folder, [["Usage", {"cost_usd": 1.2}], ["Final", {"text": "done"}]])
         assert one.look() is None
+        say(folder, [["Text", {"text": "I have summed it up, and go on"}]])
+        assert one.look() == "budget: 1.20 USD of 1.00"
 
 
 def test_the_tools_own_record_is_read_when_it_is_known_and_after_what_the_tool_said(
