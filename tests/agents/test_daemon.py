@@ -12,7 +12,7 @@ import pytest
 from harness.clock import parse_rfc3339
 from harness.model import Outcome
 from tests.agents.fleets import CONVERSATION, VARIABLES, fleet, session
-from tests.agents.scripts import Say, Script, Shell, commit
+from tests.agents.scripts import Fail, Say, Script, Shell, Trouble, commit, writing
 from tests.agents.server import ModelServer
 from tests.daemons import Daemon, git
 from tests.support import until
@@ -123,9 +123,11 @@ def test_a_short_rate_limit_that_passes_is_waited_for(tmp_path: Path, server: Mo
 
 @ALL
 def test_after_a_usage_limit_the_same_session_goes_on(tmp_path: Path, server: ModelServer, name: str) -> None:
-    server.limit(time.time() + 40)  # some need half of that until their first request
+    resets_at = float(int(time.time()) + 40)  # some need half of that until their first request
+    steps = writing("hello.txt", "hello\n")
+    server.script("amid", Script((steps[0], Fail(Trouble.USAGE_LIMIT, resets_at=resets_at), *steps[1:])))
     more = {"key_variable": "CLAUDE_CODE_OAUTH_TOKEN"} if name in CLAUDES else {}
-    with fleet(name, server, "commit", tmp_path, **more) as d:
+    with fleet(name, server, "amid", tmp_path, **more) as d:
         d.drop("a", TASK)
         assert d.run_until_idle(LONG_S) == 0
         assert ends(d)[-1] is Outcome.DONE
