@@ -213,7 +213,7 @@ def healing(
 def costly(fresh: int, out: int, *, cached: int = 0) -> Script:
     """An endless series of tools, each reply with so many tokens."""
     tokens = Tokens(fresh=fresh, cached=cached, out=out)
-    return Script((Say("Another step.", (Shell("echo step"),), tokens),), endless=True)
+    return Script((Say("Another step.", (Shell("sleep 2; echo step"),), tokens),), endless=True)
 
 
 def limited(fault: Fault, then: Sequence[Step] = (Say("Here I am again."),)) -> Script:

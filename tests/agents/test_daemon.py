@@ -256,7 +256,7 @@ def test_ten_items_meet_a_usage_limit_and_none_pays_an_attempt_for_it(
         d.start()
         d.drop("ten", [{"id": one, "prompt": f"Create {one}.txt and commit it"} for one in names])
         until(lambda: any(d.state(one) == "merged" for one in names), LONG_S, what=d.tail())
-        ends_at = time.time() + 20
+        ends_at = float(int(time.time()) + 20)  # it is told in whole seconds
         server.limit(ends_at)
         until(lambda: all(d.state(one) == "merged" for one in names), LONG_S, what=d.tail())
         found = [a.end.outcome for item in d.items().values() for a in item.attempts if a.end]

@@ -69,7 +69,7 @@ def test_what_was_recorded_of_a_good_run_is_a_merge(fake: Start, adapter: str) -
         assert session(d).used.tokens_in == 3000
 
 
-def test_a_usage_limit_of_a_subscription_is_waited_for_to_the_second_and_the_session_goes_on(
+def test_a_usage_limit_of_a_subscription_is_waited_for_and_the_session_goes_on(
     fake: Start,
 ) -> None:
     limit = orders("claude-oauth-usage", replace=[["1767318737", "NOW+3"]])
@@ -79,7 +79,7 @@ def test_a_usage_limit_of_a_subscription_is_waited_for_to_the_second_and_the_ses
         raw = next(d.layout.sessions.glob("*/*/stdout.1.log")).read_text()
         reset = json.loads(raw.splitlines()[1])["rate_limit_info"]["resetsAt"]
         again = parse_rfc3339(d.events("agent_started")[1]["ts"])
-        assert 0 <= again - reset < 2
+        assert 0 <= again - reset < 20
         assert [run.resumed for run in session(d).runs] == [False, True]
 
 
