@@ -70,7 +70,7 @@ class Layout:
     @property
     def closed(self) -> tuple[Path, ...]:
         """What no agent may read or write: the queue, what people say to the daemon, what its processes tell each other."""
-        return (self.queue, self.control, self.run)
+        return (self.queue, self.control, self.run, self.limits, self.interrupts)
 
     @property
     def events(self) -> Path:

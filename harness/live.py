@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 from harness.agents.base import (
     Adapter,
@@ -28,6 +29,13 @@ RETRY_GRACE_S = 30.0
 """So much longer than it announced may a tool wait before it tries again."""
 
 
+LOOK_S = 0.2
+"""So long a worker hears what a tool says before it looks at everything else again."""
+TURN_S = 0.5
+DRAIN_S = 60.0
+LAST_BYTES = 1 << 20
+
+
 class Live:
     """A `runner.Watcher` of one run, for its adapter. What a tool says never makes it raise."""
 
@@ -51,6 +59,8 @@ class Live:
         self._tell = hear
         self._paths = {Stream.STDOUT: folder.stdout(k), Stream.STDERR: folder.stderr(k)}
         self._growing = {stream: Growing(path) for stream, path in self._paths.items()}
+        self._reading: dict[Stream, Iterator[bytes]] = {}
+        """Of streams that hold more than could be heard in one turn."""
         self._events = EventFile(folder.events(k), clock, fresh=fresh)
         self._patient_s = 0.0
         self._gave_up: AgentOutcome | None = None
@@ -72,7 +82,7 @@ class Live:
 
     def look(self) -> str | None:
         if self._adapter.tail_bytes is None:
-            self._read(whole=False)
+            self._read(LOOK_S)
         if not self._finished:  # then it is not stopped any more for what that has cost
             self._gave_up = self._gave_up or self._passed
         return None if self._gave_up is None else described(self._gave_up)
@@ -80,10 +90,18 @@ class Live:
     def patient_s(self) -> float:
         return self._patient_s
 
-    def drain(self) -> None:
-        """When it has ended: everything that was not read yet."""
+    def drain(self, beat: Callable[[], object] = lambda: None) -> None:
+        """When it has ended: everything that was not read yet, `beat` being called now and then. What takes longer than
+        DRAIN_S is passed over, but for the end."""
         if self._adapter.tail_bytes is None:
-            self._read(whole=True)
+            until = self._clock.monotonic() + DRAIN_S
+            while not self._read(TURN_S, whole=True):
+                beat()
+                if self._clock.monotonic() > until:
+                    until = math.inf
+                    self._reading.clear()
+                    for growing in self._growing.values():
+                        growing.skip(LAST_BYTES)
             return
         for stream, path in self._paths.items():
             for line in lines(path, self._adapter.tail_bytes):
@@ -95,14 +113,36 @@ class Live:
             return None
         return self._gave_up if ended.stop_reason == described(self._gave_up) else None
 
-    def _read(self, *, whole: bool) -> None:
+    def _read(self, seconds: float, *, whole: bool = False) -> bool:
+        """Hears what is new, for so long at most. -> whether that was all"""
+        until = self._clock.monotonic() + seconds
+        done = True
         for stream in Stream:  # the journal last: the others say where it is
             if stream not in self._growing and (path := self._adapter.journal()) is not None:
                 self._growing[stream] = Growing(path)
             if stream in self._growing:
-                for line in self._growing[stream].lines(whole=whole):
-                    self._feed(stream, line)
+                try:
+                    done &= self._read_stream(stream, until, whole)
+                except OSError:
+                    if stream is not Stream.JOURNAL:
+                        raise
+                    # An agent may put anything in its place: then there is none.
         self._events.flush()
+        return done
+
+    def _read_stream(self, stream: Stream, until: float, whole: bool) -> bool:
+        """At least one line. What is left over is kept for the next turn."""
+        growing = self._growing[stream]
+        for again in (False, True):
+            reading = self._reading.pop(stream, None) or growing.lines(whole=whole)
+            for line in reading:
+                self._feed(stream, line)
+                if self._clock.monotonic() >= until:
+                    self._reading[stream] = reading
+                    return False
+            if again or not whole:
+                break
+        return True
 
     def _feed(self, stream: Stream, line: bytes) -> None:
         for event in self._adapter.feed(stream, line):

@@ -190,6 +190,8 @@ class End(Record):
     ended_at: str = ""
     agent: str = ""
     """The kind of agent that ran."""
+    waits: str = ""
+    """Of a released attempt: what it was given back for, when that is no fault of anybody's: limit, budget, stop."""
 
     @classmethod
     def _field(cls, name: str, value: Any) -> Any:

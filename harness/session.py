@@ -7,19 +7,20 @@ is in its folder, raw and as events; what it used, and how to go on with it, is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from harness import redact, sessionrecord
 from harness.agents.base import Adapter, AgentEvent, Bounds, CannotInvoke, Invocation, Started, Task, Usage
-from harness.agents.outcomes import AgentOutcome, Auth, described, name_of
+from harness.agents.outcomes import AgentOutcome, Crash, described, name_of
 from harness.agents.registry import adapter_for
 from harness.agents.starting import share
 from harness.clock import Clock, rfc3339
@@ -35,6 +36,8 @@ from harness.terminal import printable, printable_line
 TEXT_BYTES = 8 << 10
 """How much of the end of a run's text is kept in its result. Keys that show in it are blanked."""
 UNBOUND = Bounds()
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+"""What this machine lacks now is no fault of the item: its attempt is given back."""
 _NAMESPACE = uuid.UUID("7a1f3c52-6d0b-5f5e-9a53-3c1f0b9f7e11")
 _CONVERSATION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}\Z")
 """What stands on a command line later. A tool's id that looks different is no id."""
@@ -71,6 +74,8 @@ class AgentResult:
     """What the agent asks a person, unread: not printable yet."""
     survivors: int
     """Processes that the tool left behind and that were killed."""
+    not_started: bool = False
+    """This machine could not start the tool: it says nothing about the item."""
     lost: bool = False
     """The tool did not know the conversation: the next run begins a new one, and must be told everything."""
 
@@ -145,14 +150,23 @@ class Session:
             _require(invocation, task)
         except CannotInvoke as e:
             return self._cannot(task.round, started_at, e)
+        except OSError as e:
+            if e.errno in PASSING:
+                raise
+            what = f"its HOME cannot be prepared: {e.strerror}"
+            return self._cannot(
+                task.round, started_at, CannotInvoke(what, Crash(detail=what), where=e.filename)
+            )
         if self._credential is not None:
             redact.hide([invocation.env[self._credential.variable]])
-        with self._live(adapter, task.round, bounds) as live:
+        watched = replace(bounds, usd=None) if invocation.keeps_budget else bounds
+        with self._live(adapter, task.round, watched) as live:
             ended = self._runner.run(self._command(invocation, task.round, timeout_s, live))
-            live.drain()
-        share(invocation.shared)  # a login that was renewed is everybody's
+            live.drain(self._runner.beat)
+        with contextlib.suppress(OSError):
+            share(invocation.shared, self.folder.home)  # a login that was renewed is everybody's
         outcome = live.verdict(ended) or adapter.finish(ended, self._clock.wall())
-        return self._end(task.round, started_at, adapter, outcome, live, ended)
+        return self._end(task.round, started_at, adapter, outcome, live, ended, _own_tool(invocation))
 
     def settle(self) -> None:
         """Ends in the record what nobody has ended: the runs of a worker that was killed. What they said is read again."""
@@ -163,8 +177,8 @@ class Session:
             with contextlib.suppress(CannotInvoke, OSError):
                 # What it has to know of the run to count it: where the conversation stood.
                 adapter.command(self._task(adapter, "", None, run), self._environ)
-            with self._live(adapter, run.round, UNBOUND, quiet=True) as live:
-                live.drain()
+            with self._live(adapter, run.round, UNBOUND, quiet=True) as live, contextlib.suppress(OSError):
+                live.drain(self._runner.beat)
             ended = Ended(reason=EndReason.EXITED, signal=signal.SIGKILL)
             outcome = adapter.finish(ended, self._clock.wall())
             self._take(adapter, live)
@@ -257,7 +271,11 @@ class Session:
         )
 
     def _cost(self, usage: Usage) -> float | None:
-        return usage.cost_usd if usage.cost_usd is not None else self._price(usage)
+        told = usage.cost_usd
+        if told is not None and not usage.estimated:
+            return told
+        priced = self._price(usage)
+        return told if priced is None else priced if told is None else max(told, priced)
 
     def _take(self, adapter: Adapter, live: Live) -> None:
         if live.lost:
@@ -337,21 +355,30 @@ class Session:
         return replace(policy, write=(*policy.write, *logins), hide=hide)
 
     def _end(
-        self, k: int, started_at: float, adapter: Adapter, outcome: AgentOutcome, live: Live, ended: Ended
+        self,
+        k: int,
+        started_at: float,
+        adapter: Adapter,
+        outcome: AgentOutcome,
+        live: Live,
+        ended: Ended,
+        own_tool: bool,
     ) -> AgentResult:
+        """`own_tool`: it is a file of the item's worktree."""
         self._take(adapter, live)
         text = live.text
         if text is None:
             text = tail(self.folder.stdout(k), TEXT_BYTES) or tail(self.folder.stderr(k), TEXT_BYTES)
         result = AgentResult(
             round=k,
-            outcome=outcome,
+            outcome=_hidden(outcome),
             text=redact.redact(printable(text))[-TEXT_BYTES:],
             duration_s=ended.duration_s,
             started_at=started_at,
             usage=self._spent(adapter.usage()),
             question=self.folder.question(),
             survivors=ended.survivors,
+            not_started=ended.reason is EndReason.NOT_STARTED and not own_tool,
             lost=live.lost,
         )
         self._write_down(result, ended)
@@ -360,13 +387,14 @@ class Session:
     def _cannot(self, k: int, started_at: float, e: CannotInvoke) -> AgentResult:
         result = AgentResult(
             round=k,
-            outcome=e.outcome,
+            outcome=_hidden(e.outcome),
             text=printable(str(e)),
             duration_s=0.0,
             started_at=started_at,
             usage=None,
             question=None,
             survivors=0,
+            not_started=e.not_started,
         )
         self._write_down(result, None)
         return result
@@ -388,17 +416,23 @@ class Session:
 
 
 def _require(invocation: Invocation, task: Task) -> None:
-    """A tool that is not there costs no attempt: like a refused key it stops all that need it, and a person is asked."""
+    """Raises CannotInvoke for a tool that is not there. A path into the worktree is the item's own matter."""
     name = invocation.argv[0]
-    there = (
-        os.access(task.worktree / name, os.X_OK)
-        if "/" in name
-        else shutil.which(name, path=invocation.env.get("PATH", os.defpath)) is not None
-    )
-    if not there:
+    if not _own_tool(invocation) and not shutil.which(name, path=invocation.env.get("PATH", os.defpath)):
         what = f"{name} is not installed, or not on the PATH of harness"
         where, remedy = f"agents.{task.agent}", "install it, or name it there by its whole path"
-        raise CannotInvoke(what, Auth(detail=what), where=where, remedy=remedy)
+        raise CannotInvoke(what, Crash(detail=what), where=where, remedy=remedy, not_started=True)
+
+
+def _own_tool(invocation: Invocation) -> bool:
+    name = invocation.argv[0]
+    return "/" in name and not name.startswith("/")
+
+
+def _hidden(outcome: AgentOutcome) -> AgentOutcome:
+    """Without keys: a tool's words go into end cells, limits and questions, and others read those."""
+    names = {one.name for one in fields(outcome)} & {"detail", "why"}
+    return replace(outcome, **{name: redact.redact(getattr(outcome, name)) for name in names})  # type: ignore[arg-type]
 
 
 def _told(outcome: AgentOutcome) -> str:

@@ -57,6 +57,15 @@ class Growing:
                 self._rest.clear()
                 self._skipping = True
 
+    def skip(self, keep: int) -> None:
+        """Passes over everything but the last `keep` bytes, and the line that they begin in."""
+        if self._fd is not None:
+            size = os.fstat(self._fd).st_size
+            if size - keep > os.lseek(self._fd, 0, os.SEEK_CUR):
+                os.lseek(self._fd, size - keep, os.SEEK_SET)
+                self._rest.clear()
+                self._skipping = True
+
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)

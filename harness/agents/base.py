@@ -29,6 +29,8 @@ class Bounds:
     usd: float | None = None
     tokens: int | None = None
     """In and out, what came from a cache included."""
+    shared: bool = False
+    """The least is what a budget has left that others spend too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,9 @@ class Invocation:
     max_output_bytes: int
     shared: Mapping[Path, Path] = field(default_factory=dict)
     """Link in the session's HOME -> the login that all sessions share, which the tool may read and write."""
+
+    keeps_budget: bool = False
+    """The tool was told what it may cost, and ends by itself when it has passed that."""
 
     def __repr__(self) -> str:
         return f"Invocation(argv={self.argv!r}, env=<{len(self.env)} variables>)"
@@ -201,9 +206,17 @@ class CannotInvoke(HarnessError):
     """A tool cannot be started as configured; `outcome` is what the run then counts as."""
 
     def __init__(
-        self, what: str, outcome: AgentOutcome, *, where: object = None, remedy: str | None = None
+        self,
+        what: str,
+        outcome: AgentOutcome,
+        *,
+        where: object = None,
+        remedy: str | None = None,
+        not_started: bool = False,
     ) -> None:
+        """`not_started`: for a reason of this machine's, which costs nobody an attempt."""
         self.outcome = outcome
+        self.not_started = not_started
         super().__init__(what, where=where, remedy=remedy)
 
 

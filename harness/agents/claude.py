@@ -93,7 +93,7 @@ class ClaudeAdapter:
     def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
         agent = self._agent
         folder = task.home / ".claude"
-        shared = seed(agent, folder, environ, LOGINS["claude"])
+        shared = seed(agent, task.home, Path(".claude"), environ, LOGINS["claude"])
         self._renewable = bool(shared) and self._credential is None
         own = OWN | {"CLAUDE_CONFIG_DIR": str(folder)} | ({"IS_SANDBOX": "1"} if agent.as_root else {})
         env = environment(agent, self._credential, task, environ, own)
@@ -108,6 +108,7 @@ class ClaudeAdapter:
             stall_s=agent.stall_s,
             max_output_bytes=agent.max_output_mb << 20,
             shared=shared,
+            keeps_budget="--max-budget-usd" in argv,
         )
 
     def _argv(self, task: Task) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ class Meter:
             tokens_in=told.tokens_in + spent.tokens_in,
             tokens_cached=told.cached + spent.cached,
             tokens_out=told.tokens_out + spent.tokens_out,
-            cost_usd=told.cost_usd if exact else None,
+            cost_usd=told.cost_usd if exact or told.cost_usd else None,  # at least that
             turns=told.turns + spent.turns,
             model=self.model,
             estimated=not exact,

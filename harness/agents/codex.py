@@ -52,6 +52,7 @@ TOOLS = frozenset(["command_execution", "file_change", "mcp_tool_call", "web_sea
 USED = ("input_tokens", "cached_input_tokens", "output_tokens")
 _RECONNECTING = re.compile(r"(?s)Reconnecting\.\.\. (\d{1,6})/\d{1,6}\b[ (]{0,2}(.*?)\)?$")
 _UNKNOWN_THREAD = re.compile(r"(?i)no rollout found|thread/resume failed|no saved session|no thread with id")
+_DATE = ("[0-9][0-9][0-9][0-9]", "[0-9][0-9]", "[0-9][0-9]")
 _USAGE_ERROR = 2
 """Exit code for arguments that it does not know."""
 
@@ -75,7 +76,7 @@ class CodexAdapter(JsonTool):
         self._task = task
         self._before = {key: jsonl.count(task.state, key) or 0 for key in USED}
         home = task.home / ".codex"
-        shared = seed(agent, home, environ, LOGINS["codex"])
+        shared = seed(agent, task.home, Path(".codex"), environ, LOGINS["codex"])
         env = environment(agent, self._credential, task, environ, {"CODEX_HOME": str(home)})
         argv = [agent.binary or "codex", "exec", "--json", "--dangerously-bypass-approvals-and-sandbox"]
         for override in OVERRIDES:
@@ -122,9 +123,8 @@ class CodexAdapter(JsonTool):
     def journal(self) -> Path | None:
         if self._task is None or not self._thread:
             return None
-        return found_below(
-            self._task.home / ".codex/sessions", ("*", "*", "*", f"rollout-*-{self._thread}.jsonl")
-        )
+        name = f"rollout-*-{self._thread}.jsonl"
+        return found_below(self._task.home, (".codex", "sessions", *_DATE, name))
 
     def _on_journal(self, line: bytes) -> list[AgentEvent]:
         payload = jsonl.mapping(jsonl.parsed(line), "payload")
@@ -137,8 +137,9 @@ class CodexAdapter(JsonTool):
 
     def _counted(self, usage: Mapping[str, Any]) -> dict[str, int] | None:
         """Tokens of the thread; None when it does not know, and says less than before."""
+        least = self._noted or self._before
         counts = {key: jsonl.count(usage, key) for key in USED}
-        told = {key: n for key, n in counts.items() if n is not None and n >= self._before[key]}
+        told = {key: n for key, n in counts.items() if n is not None and n >= least[key]}
         return told if len(told) == len(USED) else None
 
     def _on_event(self, kind: str, said: Mapping[str, Any]) -> list[AgentEvent]:
@@ -171,6 +172,7 @@ class CodexAdapter(JsonTool):
     def _completed(self, usage: Mapping[str, Any]) -> list[AgentEvent]:
         self._started = self._done = True
         self._failure = None
+        self._noted = None  # an agent can write that record, and not this line
         self._total = self._counted(usage) or self._total
         events: list[AgentEvent] = [Final(text=self._text)] if self._text else []
         used = self.usage()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from harness.agents.outcomes import AgentOutcome, Crash, Interrupted, Overloaded, Stalled, TimedOut
+from harness.agents.outcomes import AgentOutcome, Crash, Interrupted, Stalled, TimedOut
 from harness.runner import Ended, EndReason
 
 
@@ -20,8 +20,7 @@ def imposed(ended: Ended, max_output_mb: int) -> AgentOutcome | None:
         case EndReason.TOO_MUCH_OUTPUT:
             return Crash(detail=f"wrote more than {max_output_mb} MiB (agent.max_output_mb)")
         case EndReason.NOT_STARTED:
-            # No memory, no process, no cgroup: a matter of this machine, and of a while.
-            return Overloaded(detail=f"could not be started: {ended.error or 'unknown reason'}")
+            return Crash(detail=f"could not be started: {ended.error or 'unknown reason'}")
         case EndReason.EXITED:
             return None
         case _:

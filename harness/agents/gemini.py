@@ -6,6 +6,7 @@ come with its last event, for this run alone, and after every reply in its own r
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -29,6 +30,7 @@ from harness.agents.base import (
     Tool,
     Usage,
 )
+from harness.agents.home import own_file, put_aside, read_own
 from harness.agents.jsontool import (
     FINAL_CHARS,
     UNKNOWN_DELAY_S,
@@ -53,6 +55,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "telemetry": {"enabled": False},
 }
 CHARS_PER_TOKEN = 4
+MAX_SETTINGS_BYTES = 1 << 20
 NOTED = ("input", "cached", "output", "total")
 """Tokens, as its own record calls them."""
 STATS = {"input": "input_tokens", "cached": "cached", "output": "output_tokens", "total": "total_tokens"}
@@ -100,7 +103,7 @@ class GeminiAdapter(JsonTool):
         self._task = task
         self._before = {key: jsonl.count(task.state, key) or 0 for key in NOTED}
         folder = task.home / ".gemini"
-        shared = seed(agent, folder, environ, LOGINS["gemini"])
+        shared = seed(agent, task.home, Path(".gemini"), environ, LOGINS["gemini"])
         _settle(folder / "settings.json", self._settings())
         env = environment(agent, self._credential, task, environ, {})
         argv = [agent.binary or "gemini", "-o", "stream-json", "--skip-trust", "--approval-mode", "yolo"]
@@ -164,7 +167,7 @@ class GeminiAdapter(JsonTool):
         if task.resume == self._session and not any(self._before.values()):
             return None  # what is new in it cannot be told from what earlier runs have used
         name = f"session-*-{self._session[:_NAMED_BY]}.jsonl"
-        return found_below(task.home / ".gemini/tmp", ("*", "chats", name))
+        return found_below(task.home, (".gemini", "tmp", "*", "chats", name))
 
     def _on_journal(self, line: bytes) -> list[AgentEvent]:
         """A reply is written again with what came of its tools."""
@@ -378,8 +381,13 @@ def _can_be_argument(prompt: str) -> bool:
 def _settle(path: Path, ours: Mapping[str, Mapping[str, Any]]) -> None:
     """Merges our settings into those of the session. Raises CannotInvoke, OSError."""
     try:
-        raw = path.read_bytes()
+        raw = read_own(own_file(path), MAX_SETTINGS_BYTES)
     except FileNotFoundError:
+        raw = b""
+    except OSError as e:
+        if e.errno != errno.EFBIG:
+            raise
+        put_aside(path)
         raw = b""
     try:
         text = raw.decode()

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+MAX_COUNT = 10**12
 MAX_LINE_BYTES = 16 << 20
 """A longer line is kept in the session's folder and not read: what it holds is a tool's result, not its end."""
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -73,6 +74,6 @@ def number(data: Mapping[str, Any], key: str) -> float | None:
 
 
 def count(data: Mapping[str, Any], key: str) -> int | None:
-    """A whole number that is not negative, or None."""
+    """A whole number that is not negative, or None; also for more than MAX_COUNT, which nothing is."""
     value = number(data, key)
-    return None if value is None else int(value)
+    return None if value is None or value > MAX_COUNT else int(value)

@@ -49,8 +49,8 @@ DETAIL_CHARS = 200
 """Of a tool's main argument."""
 FINAL_CHARS = 64 << 10
 """Of a tool's last word, when it comes in pieces."""
-LOOKED_AT = 1000
-"""Entries of one folder."""
+LOOKED_AT = 5000
+"""Entries, when a file is looked for."""
 UNKNOWN_DELAY_S = 60.0
 """When a tool waits and does not say how long."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]{0,32}[A-Za-z]")
@@ -187,18 +187,28 @@ def detail_of(data: Mapping[str, Any], *keys: str) -> str:
     return next((found[:DETAIL_CHARS] for key in keys if (found := jsonl.text(data, key))), "")
 
 
-def found_below(folder: Path, patterns: Sequence[str]) -> Path | None:
-    """The last entry, by name, that one pattern for each level leads to. An agent may write here: of each folder that
-    takes part only so many entries are looked at, and no link is followed."""
-    if not patterns:
-        return folder
+def found_below(home: Path, patterns: Sequence[str]) -> Path | None:
+    """The last regular file, by name, that one pattern for each level leads to. An agent may write here: only so many
+    entries are looked at in all, and no link is followed."""
+    return _found(home, patterns, [LOOKED_AT])
+
+
+def _found(folder: Path, patterns: Sequence[str], left: list[int]) -> Path | None:
+    first, *rest = patterns
+    names = []
     try:
         with os.scandir(folder) as entries:
-            names = [e.name for e in islice(entries, LOOKED_AT) if not e.is_symlink()]
+            for entry in islice(entries, max(0, left[0])):
+                left[0] -= 1
+                right = entry.is_dir if rest else entry.is_file
+                if fnmatch.fnmatchcase(entry.name, first) and right(follow_symlinks=False):
+                    names.append(entry.name)
     except OSError:
         return None
-    for name in sorted(fnmatch.filter(names, patterns[0]), reverse=True):
-        if (found := found_below(folder / name, patterns[1:])) is not None:
+    for name in sorted(names, reverse=True):
+        if not rest:
+            return folder / name
+        if (found := _found(folder / name, rest, left)) is not None:
             return found
     return None
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import signal
+import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +35,16 @@ from harness.agents.base import (
     Tool,
     Usage,
 )
-from harness.agents.jsontool import FINAL_CHARS, UNKNOWN_DELAY_S, JsonTool, detail_of, kind_of, label
+from harness.agents.home import own_file, own_folder
+from harness.agents.jsontool import (
+    FINAL_CHARS,
+    UNKNOWN_DELAY_S,
+    JsonTool,
+    detail_of,
+    found_below,
+    kind_of,
+    label,
+)
 from harness.agents.outcomes import MaxTurns, Overloaded, RateLimit, UsageLimit, name_of
 from harness.agents.starting import environment, refuse_too_long, seed, share
 from harness.agents.statuses import TEXT_CHARS, Failure, shown
@@ -89,12 +100,12 @@ class OpencodeAdapter(JsonTool):
     def command(self, task: Task, environ: Mapping[str, str]) -> Invocation:
         agent = self._agent
         self._task = task
-        shared = seed(agent, task.home / CONFIG, environ, LOGINS["opencode"])
+        shared = seed(agent, task.home, CONFIG, environ, LOGINS["opencode"])
         _spare_install(task.home / CONFIG)
-        (task.home / LOG).unlink(missing_ok=True)  # of the run before: it is no news
+        own_file(own_folder(task.home, LOG.parent) / LOG.name).unlink(missing_ok=True)  # of the run before
         if agent.config_from is not None:
             source = Path(expand(agent.config_from, environ, where="agents"))
-            shared = share(_logins(source, task.home / OPENCODE_DATA))
+            shared = share(_logins(source, own_folder(task.home, OPENCODE_DATA)), task.home)
         own = {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
         env = environment(agent, self._credential, task, environ, own)
         env[INLINE] = _inline(env.get(INLINE, ""))
@@ -102,7 +113,7 @@ class OpencodeAdapter(JsonTool):
         if agent.model:
             argv += ("-m", agent.model)
         # Without a title it asks a model for one, and does not say what that has cost.
-        argv += ("--session", task.resume) if task.resume is not None else ("--title", task.item)
+        argv += ("--session", task.resume) if task.resume is not None else (f"--title={task.item}",)
         argv += agent.args
         refuse_too_long(tuple(argv), env, task)
         return Invocation(
@@ -232,8 +243,7 @@ class OpencodeAdapter(JsonTool):
         return Problem(kind="api", text=shown(text))
 
     def journal(self) -> Path | None:
-        path = self._task.home / LOG if self._task is not None else None
-        return path if path is not None and path.is_file() else None
+        return found_below(self._task.home, LOG.parts) if self._task is not None else None
 
     def _on_journal(self, line: bytes) -> list[AgentEvent]:
         """Why a request failed that it makes again. It waits as long as the service says, and does not say how long."""
@@ -241,7 +251,7 @@ class OpencodeAdapter(JsonTool):
         if found is None:
             return []
         failure = Failure(text=found[1].decode("utf-8", "replace"))
-        outcome = failure.judged(0.0)
+        outcome = failure.judged(time.time())
         if isinstance(outcome, UsageLimit):
             return self._give_up(outcome)
         if not isinstance(outcome, RateLimit | Overloaded):
@@ -316,16 +326,15 @@ def _spare_install(folder: Path) -> None:
 
     A session's folder in which nothing can use that library is made to list it: nobody pays for it, or waits. Raises OSError.
     """
-    if any((folder / name).exists() for name in PLUGINS):
+    if any(os.path.lexists(folder / name) for name in PLUGINS):
         return
     (folder / "node_modules").mkdir()
     listed = {"packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}}}
-    replace_file(folder / "package-lock.json", json.dumps(listed).encode(), durable=False)
+    replace_file(own_file(folder / "package-lock.json"), json.dumps(listed).encode(), durable=False)
 
 
 def _logins(source: Path, folder: Path) -> dict[Path, Path]:
     """Link -> login, where one is. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found: dict[Path, Path] = {}
     for login in logins("opencode", source):
         found.setdefault(folder / login.name, login)

@@ -5,14 +5,17 @@ Secrets stand in the environment of the tool only; no error shows their text.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from harness.agents.base import CannotInvoke, Task
 from harness.agents.environment import passed, plain
-from harness.agents.outcomes import Auth, BadRequest
+from harness.agents.home import own_file, own_folder, put_aside, read_own
+from harness.agents.outcomes import Auth, BadRequest, Crash
 from harness.atomicfs import replace_file
 from harness.config import Agent, Credential, expand
 from harness.errors import ConfigError
@@ -59,29 +62,64 @@ def environment(
     }
 
 
-def seed(agent: Agent, folder: Path, environ: Mapping[str, str], logins: Collection[str]) -> dict[Path, Path]:
-    """Makes the tool's configuration folder of this session: a copy of `config_from`, once; `logins` are links.
+def seed(
+    agent: Agent, home: Path, inside: Path, environ: Mapping[str, str], logins: Collection[str]
+) -> dict[Path, Path]:
+    """Makes the tool's configuration folder of this session, `inside` its HOME: a copy of `config_from`, once; `logins` are
+    links. A folder that an agent has put something else in the place of is made anew.
 
-    -> `Invocation.shared`, of the logins that are there. Raises CannotInvoke when `config_from` is no folder, OSError.
+    -> `Invocation.shared`, of the logins that are there. Raises CannotInvoke when `config_from` is no folder or cannot be
+    copied, OSError.
     """
     source = _source(agent, environ)
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = own_folder(home, inside.parent) / inside.name
+    if folder.is_symlink() or not folder.is_dir():
+        if os.path.lexists(folder):
+            put_aside(folder)
         draft = folder.with_name(f"{folder.name}.new")
-        shutil.rmtree(draft, ignore_errors=True)
+        if os.path.lexists(draft):
+            put_aside(draft)
         if source is None:
             draft.mkdir(mode=0o700)
         else:
-            skip = shutil.ignore_patterns(*logins, "projects", "sessions", "logs", "tmp", ".tmp", "cache")
-            shutil.copytree(source, draft, ignore=skip, ignore_dangling_symlinks=True)
+            _copy(source, draft, logins)
             draft.chmod(0o700)
         draft.rename(folder)
     found = {folder / name: source / name for name in logins} if source is not None else {}
-    return share(found)
+    return share(found, home)
 
 
-def share(logins: Mapping[Path, Path]) -> dict[Path, Path]:
-    """Makes each of these names a link to the login that all sessions share. -> those that are there, by their real paths.
+def _copy(source: Path, draft: Path, logins: Collection[str]) -> None:
+    """Regular files and folders, links as what they lead to. Raises CannotInvoke."""
+    named = shutil.ignore_patterns(*logins, "projects", "sessions", "logs", "tmp", ".tmp", "cache")
+
+    def skipped(folder: str, names: list[str]) -> set[str]:
+        return set(named(folder, names)) | {name for name in names if not _copied(folder, name)}
+
+    try:
+        shutil.copytree(source, draft, ignore=skipped, ignore_dangling_symlinks=True)
+    except shutil.Error as e:
+        where, _, why = e.args[0][0]
+        what = f"config_from cannot be copied: {why}"
+        remedy = "make it readable, or name a folder of its own with what the tool needs"
+        raise CannotInvoke(what, Crash(detail=what), where=where, remedy=remedy, not_started=True) from None
+
+
+def _copied(folder: str, name: str) -> bool:
+    """Not sockets and pipes, nor a link to a folder that it is in itself."""
+    path = os.path.join(folder, name)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    if os.path.islink(path) and stat.S_ISDIR(mode):
+        return not os.path.realpath(folder).startswith(os.path.realpath(path))
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def share(logins: Mapping[Path, Path], home: Path) -> dict[Path, Path]:
+    """Makes each of these names in `home` a link to the login that all sessions share. -> those that are there, by their
+    real paths.
 
     A login holds a token that is renewed: copies of it would make each other invalid. A tool that renews it by putting
     another file in the link's place has that file taken over, when it is younger. Raises OSError.
@@ -91,10 +129,13 @@ def share(logins: Mapping[Path, Path]) -> dict[Path, Path]:
         real = Path(os.path.realpath(login))
         if not real.is_file():
             continue
+        own_folder(home, link.parent.relative_to(home))
+        if not link.is_symlink():
+            own_file(link)
         if os.path.realpath(link) != str(real):
             if link.is_file() and not link.is_symlink() and link.stat().st_mtime > real.stat().st_mtime:
-                with link.open("rb") as file:
-                    replace_file(real, file.read(MAX_LOGIN_BYTES), durable=True, mode=0o600)
+                with contextlib.suppress(OSError):  # too large for a login
+                    replace_file(real, read_own(link, MAX_LOGIN_BYTES), durable=True, mode=0o600)
             link.unlink(missing_ok=True)
             link.symlink_to(real)
         out[link] = real

@@ -195,7 +195,8 @@ def parking_reason(item: Item, attempts: tuple[Attempt, ...]) -> str:
         return f"{used} of {allowed} attempts spent{why}"
     releases = 0
     for a in before:
-        releases = 0 if a.grant else releases + (a.end is not None and a.end.outcome is Outcome.RELEASED)
+        counts = a.end is not None and a.end.outcome is Outcome.RELEASED and not a.end.waits
+        releases = 0 if a.grant else releases + counts
     if releases > MAX_RELEASES:
         return f"released {releases} times without an attempt being spent; last: {last.end.reason if last.end else ''}"
     return ""

@@ -211,7 +211,8 @@ class View:
             return seen
         raise NotFoundError(f"there is no item {name!r}", remedy="list them: harnessctl items --all")
 
-    def _over(self, uid: str, place: str, item: Item) -> Seen:
+    def _over(self, uid: str, place: str, item: Item) -> Seen | None:
+        """None: it was moved meanwhile, and what was read of it may not be all."""
         names = self._disk.do_ls(place) or ()
         zero = self._disk.do_read(f"{place}/0.end", End)
         attempts = self._with_claims(
@@ -227,6 +228,8 @@ class View:
         elif isinstance(zero, End):
             state, reason = State.CANCELLED, f"by {zero.by} {zero.reason}".strip()
         zero_end = zero if isinstance(zero, End) else None
+        if self._disk.do_ls(place) is None:
+            return None
         return Seen(
             uid=uid, state=state, place=place, item=item, attempts=attempts, zero=zero_end, reason=reason
         )

@@ -6,7 +6,6 @@ runner, whose beat may break it off at any moment (`Broken`): decided by another
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import field
@@ -14,9 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from harness import sessionrecord
-from harness.agents.base import AgentEvent, Text, Tool
+from harness.agents.base import AgentEvent, Bounds, Text, Tool
 from harness.agents.environment import plain
-from harness.agents.outcomes import Budget, CostsAttempt, GoOn, Ok, Released, consequence, name_of
+from harness.agents.outcomes import (
+    Budget,
+    CostsAttempt,
+    GoOn,
+    Interrupted,
+    Ok,
+    Released,
+    consequence,
+    name_of,
+)
 from harness.atomicfs import FileLock
 from harness.bell import Bell
 from harness.budgets import OverBudget
@@ -36,7 +44,7 @@ from harness.prices import price_of
 from harness.prompts import Brief, GateLine, RedGate, attempt_prompt, heal_prompt, resume_prompt
 from harness.resuming import goes_on, preferred
 from harness.runner import Command, EndReason, Runner
-from harness.session import AgentResult, Session, Subject
+from harness.session import PASSING, AgentResult, Session, Subject
 from harness.sessionfolder import SUMMARY, SessionFolder, tail
 from harness.spend import Ledger
 from harness.store.attempts import Claimed
@@ -49,10 +57,6 @@ EARLIER_PATIENCE_S = 1.0
 """For the slot of the attempt before: a worker that lives there has another item, and has saved everything for it."""
 INFRASTRUCTURE_WAIT_S = 30.0
 """An attempt that our own side could not carry out is given back, and tried again no sooner."""
-
-
-PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN})
-"""What this machine lacks now is no fault of the item: its attempt is given back. Every other error ends the process."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -331,11 +335,11 @@ class AttemptRun:
                 full = attempt_prompt(self.owned.item, brief, self.owned.attempts)
                 result = session.run(full, timeout_s=self._left(), bounds=bounds)
             self.wallet.charge(session.record)
-            return self._ended(result, k)
+            return self._ended(result, k, bounds)
         finally:
             permit.close()
 
-    def _ended(self, result: AgentResult, k: int) -> Result | None:
+    def _ended(self, result: AgentResult, k: int, bounds: Bounds) -> Result | None:
         usage = result.usage
         self._say(
             Event.AGENT_FINISHED,
@@ -371,13 +375,14 @@ class AttemptRun:
             self.limits.answered(self._limiter, result.started_at)
         match consequence(result.outcome):
             case CostsAttempt(reason=reason):
-                # Stopped by a budget that others have spent too: no fault of this item, which waits for room.
-                if isinstance(result.outcome, Budget) and not self.wallet.used_up():
-                    short = self.wallet.short()
-                    return self._unpaid(short) if short is not None else self._failed(reason)
+                if result.not_started:
+                    return self._given_back(reason, ours=False)
+                if isinstance(result.outcome, Budget) and bounds.shared and not self.wallet.used_up():
+                    return self._unpaid(self.wallet.short() or reason)  # others have spent it too
                 return self._failed(reason)
             case Released(reason=reason):
-                return Result(outcome=Outcome.RELEASED, reason=reason)
+                waits = "stop" if isinstance(result.outcome, Interrupted) else "limit"
+                return Result(outcome=Outcome.RELEASED, reason=reason, waits=waits)
             case GoOn():
                 return None
 
@@ -391,12 +396,14 @@ class AttemptRun:
     def _waits(self, limit: Blocked) -> Result:
         """Another was quicker, and has met the limit or tries whether it is over."""
         moment = None if limit.until is not None else self.clock.wall() + TRIED_S
-        return Result(outcome=Outcome.RELEASED, reason=f"waits for {limit}", not_before=moment)
+        return Result(outcome=Outcome.RELEASED, reason=f"waits for {limit}", not_before=moment, waits="limit")
 
-    def _unpaid(self, short: OverBudget) -> Result:
+    def _unpaid(self, short: OverBudget | str) -> Result:
         """Another was quicker. The hint comes again when there is room, not before the coordinator has seen this."""
         moment = self.clock.wall() + TRIED_S
-        return Result(outcome=Outcome.RELEASED, reason=f"waits for {short}", not_before=moment)
+        return Result(
+            outcome=Outcome.RELEASED, reason=f"waits for {short}", not_before=moment, waits="budget"
+        )
 
     @property
     def _credential(self) -> Credential | None:
@@ -518,12 +525,12 @@ class AttemptRun:
     def _failed(self, reason: str) -> Result:
         return Result(outcome=Outcome.FAILED, reason=reason)
 
-    def _given_back(self, reason: str) -> Result:
+    def _given_back(self, reason: str, *, ours: bool = True) -> Result:
         return Result(
             outcome=Outcome.RELEASED,
             reason=reason,
             not_before=self.clock.wall() + INFRASTRUCTURE_WAIT_S,
-            ours=True,
+            ours=ours,
         )
 
     def _say(self, event: Event, **fields: Any) -> None:

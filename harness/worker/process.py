@@ -56,7 +56,7 @@ ALONE_NAMES = 64
 PAUSED_S = 2.0
 """Longest time between two looks of a worker that may not claim: nobody rings when it may again."""
 REST_MAX_S = 60.0
-EARLIER = 20
+EARLIER = 1000
 """So many attempts back a session is looked for."""
 REPORT_S = 1.0
 
@@ -270,7 +270,7 @@ class Worker:
                 self.say(session=str(run.folder.path.relative_to(self.layout.root)), kind=run.kind)
                 result = run.run()
             except Broken as e:
-                result = Result(outcome=Outcome.RELEASED, reason=str(e))
+                result = Result(outcome=Outcome.RELEASED, reason=str(e), waits="stop")
             except HarnessError as e:
                 result = Result(
                     outcome=Outcome.RELEASED, reason=e.what, not_before=self.clock.wall() + 30.0, ours=True
@@ -377,6 +377,7 @@ class Worker:
             nonce=self.disk.do_fresh() if result.sha else None,
             not_before=rfc3339(moment) if moment is not None else None,
             ended_at=rfc3339(self.clock.wall()),
+            waits=result.waits,
         )
 
     def _ended(self, owned: Claimed, record: End) -> None:
@@ -426,7 +427,9 @@ class Worker:
 
     def _release_now(self, owned: Claimed) -> None:
         """A stop that we choose: n.end = released first, then the kill, so that it costs no attempt."""
-        record = self._record(owned, Result(outcome=Outcome.RELEASED, reason="the harness was stopped"))
+        record = self._record(
+            owned, Result(outcome=Outcome.RELEASED, reason="the harness was stopped", waits="stop")
+        )
         if self.disk.run(attempts.end(self.actor, owned, record)) is Ended.WON:
             self._ended(owned, record)
             self.decided = record

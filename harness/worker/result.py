@@ -19,6 +19,8 @@ class Result:
     sha: str | None = None
     not_before: float | None = None
     """Wall clock."""
+    waits: str = ""
+    """`model.End.waits`"""
     salvage: bool = True
     ours: bool = False
     """Our own side could not carry it out: this worker, its worktree, the hub. Says nothing about the item."""

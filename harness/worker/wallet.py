@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 
 from harness.agents.base import Bounds
@@ -57,15 +58,29 @@ class Wallet:
         What others have reserved is left too: nobody is stopped for an estimate. So runs at the same time can pass a
         shared budget, each by what was left of it when it began.
         """
-        spent, mine, item = self._spent, self._mine, self.item
+        budgets, item = self._budgets, self.item
+        if (
+            not budgets
+            and self._most is None
+            and item.max_budget_usd is None
+            and item.max_budget_tokens is None
+        ):
+            return Bounds()
+        spent, mine = self._spent, self._mine
         usd = [self._most - mine.spent.usd] if self._most is not None else []
         usd += [item.max_budget_usd - spent.usd] if item.max_budget_usd is not None else []
         tokens = [item.max_budget_tokens - spent.tokens] if item.max_budget_tokens is not None else []
-        budgets = self._budgets
-        for room in self.ledger.rooms(budgets).values() if budgets else ():
-            usd += [max(0.0, room.usd - room.spent.usd)] if room.usd is not None else []
-            tokens += [max(0, room.tokens - room.spent.tokens)] if room.tokens is not None else []
-        return Bounds(usd=min(usd, default=None), tokens=min(tokens, default=None))
+        rooms = list(self.ledger.rooms(budgets).values()) if budgets else []
+        shared_usd = [max(0.0, room.usd - room.spent.usd) for room in rooms if room.usd is not None]
+        shared_tokens = [max(0, room.tokens - room.spent.tokens) for room in rooms if room.tokens is not None]
+        return Bounds(
+            usd=min(usd + shared_usd, default=None),
+            tokens=min(tokens + shared_tokens, default=None),
+            shared=bool(
+                (shared_usd and min(shared_usd) < min(usd, default=math.inf))
+                or (shared_tokens and min(shared_tokens) < min(tokens, default=math.inf))
+            ),
+        )
 
     def charge(self, record: SessionRecord) -> None:
         """Every run of a session that has ended and told what it used; each is charged once, whoever does it. Raises OSError."""

@@ -18,7 +18,7 @@ import pytest
 from harness import sessionrecord
 from harness.agents.base import Activity, AgentEvent, Final, LostSession, Started, Stream, Usage
 from harness.agents.command import CommandAdapter
-from harness.agents.outcomes import Auth, BadRequest, Interrupted, Ok, RateLimit, Stalled, TimedOut
+from harness.agents.outcomes import Auth, BadRequest, Crash, Interrupted, Ok, RateLimit, Stalled, TimedOut
 from harness.clock import SystemClock
 from harness.config import Agent, Credential, OutcomeName, Pattern, PromptBy, Sandbox
 from harness.containment import Containment, Policy
@@ -203,14 +203,16 @@ def test_a_prompt_with_half_a_character_is_written_all_the_same(make: Make) -> N
     session.close()
 
 
-def test_a_tool_that_is_not_installed_stops_its_credential_and_is_named(make: Make) -> None:
+def test_a_tool_that_is_not_installed_is_named(make: Make) -> None:
     session = make("no-such-tool-anywhere")
     result = session.run("", timeout_s=60)
     session.close()
-    assert isinstance(result.outcome, Auth)
+    assert isinstance(result.outcome, Crash)
+    assert result.not_started
     assert "no-such-tool-anywhere is not installed" in result.outcome.detail
-    elsewhere = make("./no/such/tool").run("", timeout_s=60).outcome
-    assert isinstance(elsewhere, Auth)
+    elsewhere = make("./no/such/tool").run("", timeout_s=60)
+    assert isinstance(elsewhere.outcome, Crash)
+    assert not elsewhere.not_started
 
 
 def test_a_limit_in_the_output_is_recognised_with_its_end(make: Make) -> None:

@@ -24,6 +24,7 @@ from harness.model import Act, Claim, Outcome
 from harness.runner import Ended, EndReason, Runner
 from harness.sessionfolder import SessionFolder
 from harness.sessionrecord import RunRecord, SessionRecord
+from harness.spend import Ledger
 from harness.store.attempts import Claimed
 from harness.worker.attempt import AttemptRun
 from harness.worker.result import Broken, Result
@@ -428,12 +429,45 @@ def test_survivors_of_an_agent_are_ended_before_its_gates_and_reported(b: Bench)
     assert [e["number"] for e in b.said("survivors_killed")] == [1]
 
 
-def test_a_tool_that_is_not_installed_costs_no_attempt_and_a_person_is_asked(configure: Configure) -> None:
-    b = configure(agents={"claude": {"adapter": "command", "argv": ["no-such-tool", "{prompt_file}"]}})
+@pytest.mark.parametrize("name", ["no-such-tool", "/no/such/tool"])
+def test_a_tool_that_is_not_installed_costs_no_attempt_and_stops_nobody_else(
+    configure: Configure, name: str
+) -> None:
+    b = configure(agents={"claude": {"adapter": "command", "argv": [name, "{prompt_file}"]}})
     result = b.run("x")
-    assert (result.outcome, result.ours) == (Outcome.RELEASED, False)
-    assert result.reason == "auth: no-such-tool is not installed, or not on the PATH of harness"
-    assert [e["kind"] for e in b.said("limit_met")] == ["auth"]
+    assert (result.outcome, result.ours, result.waits) == (Outcome.RELEASED, False, "")
+    assert result.reason == f"crash: {name} is not installed, or not on the PATH of harness"
+    assert result.not_before
+    assert not b.said("limit_met")
+
+
+def test_a_tool_that_an_item_has_moved_away_is_the_items_own_matter(configure: Configure) -> None:
+    b = configure(agents={"claude": {"adapter": "command", "argv": ["./tool.sh", "{prompt_file}"]}})
+    assert "tool.sh" in failure(b.run("x"))
+
+
+def test_a_key_that_a_tool_shows_is_in_no_reason(configure: Configure, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-very-secret-0123456789\n")
+    key.chmod(0o600)
+    pattern = {"match": "bad key", "class": "auth"}
+    b = configure(
+        agents={
+            "claude": {
+                "adapter": "command",
+                "argv": ["sh", "{prompt_file}"],
+                "patterns": [pattern],
+                "credential": "team",
+            }
+        },
+        credentials={"team": {"variable": "TEAM_KEY", "file": str(key)}},
+    )
+    result = b.run('echo "bad key $TEAM_KEY"; exit 1')
+    assert result.reason.startswith("auth: bad key ")
+    assert "very-secret" not in result.reason
+    places = [*b.world.layout.limits.glob("*.json"), *b.world.layout.interrupts.glob("*.json")]
+    assert len(places) == 2
+    assert all("very-secret" not in path.read_text() for path in places)
 
 
 # ---- money -----------------------------------------------------------------------------------------------------------
@@ -542,6 +576,19 @@ def test_a_run_that_passes_a_budget_of_others_is_stopped_and_costs_no_attempt(co
     result = b.run(GOES_ON)
     assert result.outcome is Outcome.RELEASED
     assert result.reason == "waits for budget day: 0.25 of 0.20 USD spent, an attempt needs 0.10 USD"
+    assert result.waits == "budget"
+
+
+def test_a_run_that_a_shared_budget_has_stopped_costs_no_attempt_although_there_is_room_again(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at midnight."""
+    day = {"day": {"usd": 0.2}, "reserve_usd": 0.1}
+    b = configure(agents={"claude": PAID | {"stop": ["KILL"]}}, budgets=day)
+    monkeypatch.setattr(Ledger, "short", lambda *_: None)
+    monkeypatch.setattr(Ledger, "reserve", lambda *_: None)
+    result = b.run(GOES_ON)
+    assert (result.outcome, result.waits) == (Outcome.RELEASED, "budget")
 
 
 def test_what_the_run_of_a_killed_worker_has_used_is_charged_once_by_the_next_attempt(

@@ -257,7 +257,7 @@ def test_what_we_did_to_it_comes_first() -> None:
     much = replay(codex(max_output_mb=3), "codex-plain", Ended(reason=EndReason.TOO_MUCH_OUTPUT)).outcome
     assert much == Crash(detail="wrote more than 3 MiB (agent.max_output_mb)")
     none = say(codex(), ended=Ended(reason=EndReason.NOT_STARTED, error="no such file")).outcome
-    assert none == Overloaded(detail="could not be started: no such file")
+    assert none == Crash(detail="could not be started: no such file")
 
 
 @pytest.mark.parametrize("ended", [KILLED, STALLED, TIMED_OUT, exited(1)])

@@ -21,7 +21,6 @@ from harness.agents.outcomes import (
     Interrupted,
     MaxTurns,
     Ok,
-    Overloaded,
     RateLimit,
     Stalled,
     TimedOut,
@@ -329,7 +328,7 @@ def test_what_we_did_to_it_comes_before_everything() -> None:
     assert judge(made, Ended(reason=EndReason.TIMED_OUT, duration_s=5.04), "429") == TimedOut(after_s=5.0)
     assert isinstance(judge(made, Ended(reason=EndReason.TOO_MUCH_OUTPUT), "429"), Crash)
     not_started = judge(made, Ended(reason=EndReason.NOT_STARTED, error="no such file"))
-    assert not_started == Overloaded(detail="could not be started: no such file")
+    assert not_started == Crash(detail="could not be started: no such file")
 
 
 def test_a_tool_that_goes_silent_after_a_limit_waits_for_it() -> None:

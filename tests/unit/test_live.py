@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,65 @@ def test_a_tool_that_has_said_its_last_word_is_not_stopped_for_what_it_cost(
         assert one.look() is None
         say(folder, [["Text", {"text": "I have summed it up, and go on"}]])
         assert one.look() == "budget: 1.20 USD of 1.00"
+
+
+class Ticking(FakeClock):
+    """A hundredth of a second for each time that it is read."""
+
+    def monotonic(self) -> float:
+        self.advance(0.01)
+        return super().monotonic()
+
+
+def test_a_tool_that_says_more_than_can_be_heard_does_not_keep_its_worker_from_everything_else(
+    folder: SessionFolder,
+) -> None:
+    heard: list[AgentEvent] = []
+    beats: list[int] = []
+    with live(folder, Ticking(), heard) as one:
+        say(folder, *([["Problem", {"kind": "line", "text": str(k)}]] for k in range(1000)))
+        one.look()
+        assert 5 < len(heard) < 50
+        say(folder, [["Final", {"text": "late"}]])
+        one.look()
+        assert 10 < len(heard) < 100
+        one.drain(lambda: beats.append(len(heard)))
+        assert [e.text for e in heard if isinstance(e, Problem)] == [str(k) for k in range(1000)]
+        assert one.text == "late"
+        assert len(beats) > 10
+
+
+def test_what_would_take_too_long_to_hear_is_passed_over_but_for_its_end(folder: SessionFolder) -> None:
+    heard: list[AgentEvent] = []
+    with live(folder, Ticking(), heard) as one:
+        long = "x" * 2000
+        say(folder, *([["Problem", {"kind": "line", "text": long}]] for _ in range(10_000)))
+        say(folder, [["Final", {"text": "the end"}]])
+        one.drain()
+        assert len(heard) < 8_000
+        assert one.text == "the end"
+
+
+@pytest.mark.parametrize("how", ["pipe", "folder", "link"])
+def test_a_record_that_is_no_file_is_none(
+    folder: SessionFolder, clock: FakeClock, tmp_path: Path, how: str
+) -> None:
+    parrot = Parrot()
+    parrot.kept = tmp_path / "record"
+    match how:
+        case "pipe":
+            os.mkfifo(parrot.kept)
+        case "folder":
+            parrot.kept.mkdir()
+        case _:
+            parrot.kept.symlink_to("/dev/zero")
+    with Live(
+        parrot, folder, 1, clock=clock, cost=lambda _: None, bounds=Bounds(), hear=lambda _: None
+    ) as one:
+        say(folder, [["Final", {"text": "done"}]])
+        assert one.look() is None
+        one.drain()
+        assert one.text == "done"
 
 
 def test_the_tools_own_record_is_read_when_it_is_known_and_after_what_the_tool_said(

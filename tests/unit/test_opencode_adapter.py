@@ -416,7 +416,7 @@ def test_lines_that_are_no_events_are_told_and_unknown_ones_are_signs_of_life() 
 def test_it_is_started_with_its_prompt_on_stdin_and_without_asking(tmp_path: Path) -> None:
     made = task(tmp_path)
     invocation = opencode(model="a/b", args=("--variant", "high")).command(made, {})
-    titled = ("--title", "fix")  # it asks a model for one otherwise
+    titled = ("--title=fix",)  # it asks a model for one otherwise
     assert invocation.argv == (
         "opencode",
         "run",
@@ -476,7 +476,7 @@ def test_the_login_is_shared_from_where_the_tool_keeps_it(tmp_path: Path) -> Non
         invocation = opencode(config_from=str(source)).command(made, {})
         assert tuple(invocation.shared.values()) == ((data / "auth.json").resolve(),)
     own = made.home / ".local" / "share" / "opencode"
-    assert [path.name for path in own.iterdir()] == ["auth.json"]
+    assert sorted(path.name for path in own.iterdir()) == ["auth.json", "log"]
     assert (own / "auth.json").is_symlink()
     assert (made.home / ".config" / "opencode" / "opencode.json").is_file()
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import StoreError, UnreadableRecordError
 from harness.model import Act, Claim, Grant, Outcome, Stub
-from harness.store.attempts import branch_of, claim
+from harness.store.attempts import branch_of, claim, end
 from harness.store.cells import Standing, Won, parking_reason, publish, stub_path
 from harness.store.disk import is_locked
 from harness.store.ops import Linked
@@ -232,6 +232,16 @@ def test_more_than_twenty_releases_after_the_last_grant_park_an_item(world: Worl
     assert world.standing(uid) is Standing.READY
     world.attempt(uid, Outcome.RELEASED)
     assert world.standing(uid) is Standing.PARKED
+
+
+def test_what_waited_for_a_limit_or_a_budget_is_never_parked_for_it(world: World) -> None:
+    """An outage of the service can last for days."""
+    uid = world.add(id="a")
+    for _ in range(60):
+        owned = world.claim(uid)
+        record = end_record(owned.n, Outcome.RELEASED, waits="limit")
+        world.run(end(world.me, owned, record))
+    assert world.standing(uid) is Standing.READY
 
 
 def test_releases_need_not_follow_each_other(world: World) -> None:

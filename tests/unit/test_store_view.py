@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import ConflictError, NotFoundError
-from harness.model import Outcome, State, VerdictKind
+from harness.model import Attempt, Outcome, State, VerdictKind
 from harness.store.view import Seen, View
 from tests.stores import DAY, World
 
@@ -56,6 +56,27 @@ def test_each_state_is_seen(world: World) -> None:
     assert {s.id for s in View(world.disk).all_live()} == {
         "ready", "running", "parked", "merging", "held", "gone", "waits"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("end", [State.MERGED, State.CANCELLED])
+def test_an_item_that_is_archived_while_it_is_read_is_what_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch, end: State
+) -> None:
+    uid = world.add(id="a")
+    if end is State.MERGED:
+        world.judge(uid, world.submit(uid))
+    else:
+        owned = world.claim(uid)
+        world.end(owned, Outcome.CANCELLED)
+    read = View._with_claims
+
+    def moved(self: View, place: str, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+        if world.where(uid) == ["open"]:
+            world.finish(uid)
+        return read(self, place, attempts)
+
+    monkeypatch.setattr(View, "_with_claims", moved)
+    assert seen(world, uid).state is end
 
 
 def test_an_item_that_waits_for_a_cancelled_one_is_parked(world: World) -> None:
