@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -490,3 +491,21 @@ def test_a_session_of_another_agent_in_the_same_folder_is_not_gone_on_with(make:
     session.close()
     sessionrecord.write(session.folder.summary, replace(session.record, agent="other"))
     assert make("true").record.runs == ()
+
+
+def test_a_tool_that_talks_faster_than_it_can_be_heard_is_ended_when_it_has_written_too_much(
+    make: Make,
+) -> None:
+    """Its worker beats meanwhile."""
+    talks = "import sys, time\nwhile True:\n    sys.stdout.write('{}\\n' * 50_000)\n    time.sleep(0.02)\n"
+    beats: list[float] = []
+
+    def beat() -> None:
+        beats.append(time.monotonic())
+
+    runner = Runner(clock=SystemClock(), containment=Containment(), beat=beat, beat_s=0.2)
+    session = make(sys.executable, "-c", talks, output="jsonl", max_output_mb=8, runner=runner)
+    result = session.run("", timeout_s=60)
+    session.close()
+    assert result.outcome == Crash(detail="wrote more than 8 MiB (agent.max_output_mb)")
+    assert len(beats) > 3
