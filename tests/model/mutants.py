@@ -432,7 +432,7 @@ def parking() -> list[Mutant]:
             ("cells", "    if releases > MAX_RELEASES:\n", "    if False:\n"),
         ), scene((w(),), one().history("x", *["released"] * 21))),
         Mutant("M76 a grant does not forget what was given back before it", (
-            ("cells", "        releases = 0 if a.grant else releases + (", "        releases = releases + ("),
+            ("cells", "        releases = 0 if a.grant else releases + counts\n", "        releases = releases + counts\n"),
         ), scene((w(),), one().history("x", *["released"] * 22).grant("x", 21))),
         Mutant("M77 a done end without a commit waits for a verdict", (
             ("cells", " and end.sha is not None\n", "\n"),
