@@ -59,7 +59,7 @@ class Live:
         self._tell = hear
         self._paths = {Stream.STDOUT: folder.stdout(k), Stream.STDERR: folder.stderr(k)}
         self._growing = {stream: Growing(path) for stream, path in self._paths.items()}
-        self._reading: dict[Stream, Iterator[bytes]] = {}
+        self._reading: dict[Stream, Iterator[bytes | None]] = {}
         """Of streams that hold more than could be heard in one turn."""
         self._events = EventFile(folder.events(k), clock, fresh=fresh)
         self._patient_s = 0.0
@@ -131,12 +131,13 @@ class Live:
         return done
 
     def _read_stream(self, stream: Stream, until: float, whole: bool) -> bool:
-        """At least one line. What is left over is kept for the next turn."""
+        """At least one piece. What is left over is kept for the next turn."""
         growing = self._growing[stream]
         for again in (False, True):
-            reading = self._reading.pop(stream, None) or growing.lines(whole=whole)
+            reading = self._reading.pop(stream, None) or growing.pieces(whole=whole)
             for line in reading:
-                self._feed(stream, line)
+                if line is not None:
+                    self._feed(stream, line)
                 if self._clock.monotonic() >= until:
                     self._reading[stream] = reading
                     return False

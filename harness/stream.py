@@ -26,14 +26,20 @@ class Growing:
     def lines(self, *, whole: bool = False) -> Iterator[bytes]:
         """What was completed since the last call, without newlines. `whole`: the last line has no newline to wait for.
 
-        Raises OSError when it is no regular file. Of a line longer than MAX_LINE_BYTES only the beginning is given, at once; the rest of it is passed over.
+        Raises OSError when it is no regular file. Of a line longer than MAX_LINE_BYTES only the beginning is given, at
+        once; the rest of it is passed over.
         """
+        return (line for line in self.pieces(whole=whole) if line is not None)
+
+    def pieces(self, *, whole: bool = False) -> Iterator[bytes | None]:
+        """The same lines, and None for each piece that was read, also when no line ends in it: for who must not stay long."""
         if self._fd is None:
             try:
                 self._fd = open_plain(self._path)
             except FileNotFoundError:
                 return
         while piece := os.read(self._fd, CHUNK_BYTES):
+            yield None
             yield from self._split(piece)
         if whole and self._rest:
             yield bytes(self._rest)

@@ -113,7 +113,7 @@ def _copied(folder: str, name: str) -> bool:
     except OSError:
         return False
     if os.path.islink(path) and stat.S_ISDIR(mode):
-        return not os.path.realpath(folder).startswith(os.path.realpath(path))
+        return not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 

@@ -33,10 +33,12 @@ class Wallet:
         most, item = self._most, self.item
         if most is None and item.max_budget_usd is None and item.max_budget_tokens is None:
             return ""
+        if why := used_up(item, self._spent):
+            return why
         mine = self._mine.spent
         if most is not None and mine.usd >= most:
             return f"budget: {mine.usd:.2f} of the {most:.2f} USD that an attempt of {self.agent} may cost are spent"
-        return used_up(item, self._spent)
+        return ""
 
     def reserve(self) -> OverBudget | None:
         """Before each run. None: it may begin. Raises OSError."""

@@ -52,6 +52,8 @@ class Parrot:
         return self.kept
 
     def feed(self, stream: Stream, line: bytes) -> list[AgentEvent]:
+        if stream is Stream.JOURNAL and line.startswith(b"\0"):
+            return []
         if line == b"auth":
             return [GiveUp(outcome=Auth(detail="401"))]
         return [KINDS[name](**fields) for name, fields in json.loads(line)]
@@ -187,12 +189,29 @@ def test_a_tool_that_says_more_than_can_be_heard_does_not_keep_its_worker_from_e
 def test_what_would_take_too_long_to_hear_is_passed_over_but_for_its_end(folder: SessionFolder) -> None:
     heard: list[AgentEvent] = []
     with live(folder, Ticking(), heard) as one:
-        long = "x" * 2000
+        long = "x" * 600
         say(folder, *([["Problem", {"kind": "line", "text": long}]] for _ in range(10_000)))
         say(folder, [["Final", {"text": "the end"}]])
         one.drain()
         assert len(heard) < 8_000
         assert one.text == "the end"
+
+
+def test_a_record_without_end_and_without_a_line_holds_nobody_up(
+    folder: SessionFolder, tmp_path: Path
+) -> None:
+    parrot = Parrot()
+    parrot.kept = tmp_path / "record"
+    with parrot.kept.open("wb") as file:
+        file.truncate(1 << 40)
+    beats: list[None] = []
+    one = Live(parrot, folder, 1, clock=Ticking(), cost=lambda _: None, bounds=Bounds(), hear=lambda _: None)
+    with one:
+        say(folder, [["Final", {"text": "done"}]])
+        assert one.look() is None
+        one.drain(lambda: beats.append(None))
+        assert one.text == "done"
+        assert beats
 
 
 @pytest.mark.parametrize("how", ["pipe", "folder", "link"])
