@@ -69,8 +69,9 @@ class Layout:
 
     @property
     def closed(self) -> tuple[Path, ...]:
-        """What no agent may read or write: the queue, what people say to the daemon, what its processes tell each other."""
-        return (self.queue, self.control, self.run, self.limits, self.interrupts)
+        """What no agent may read or write: the queue, what people say to the daemon, what its processes tell each other, and the
+        sessions of others, in which a tool may have shown a key. Its own is opened again."""
+        return (self.queue, self.control, self.run, self.limits, self.interrupts, self.sessions)
 
     @property
     def events(self) -> Path:

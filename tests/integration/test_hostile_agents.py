@@ -150,6 +150,8 @@ def attacks(at: Place) -> dict[str, str]:
         "config": f"cd {root}/state/run && cat config.json > $OLDPWD/seen; echo '{{}}' > config.json; rm -f config.json; "
         "ln -s $OLDPWD/mine config.json; cd $OLDPWD; echo mine > mine; exit 0",
         "sessions": f"cd {root}/state/sessions && rm -rf */*; echo forged > */*/summary.json; exit 0",
+        "reads-others": f"cat {root}/state/sessions/*/*/prompt.1.md > others 2>/dev/null; "
+        'cat "$HARNESS_PROMPT_FILE" > own; exit 0',
         # ---- the disk
         "many-files": 'cd "$TMPDIR" && mkdir many && cd many && seq 20000 | xargs touch; exit 0',
         "fills-tmp": 'dd if=/dev/zero of="$TMPDIR/big" bs=1M count=64 2>/dev/null; echo "$TMPDIR" > where; exit 0',
@@ -486,6 +488,12 @@ def test_an_agent_can_neither_read_nor_replace_the_configuration_as_it_was_valid
     assert git(after.d.app, "show", "main:seen") == ""
     kept = json.loads(after.d.layout.validated.read_text())
     assert kept["source"]["text"] == after.d.layout.config.read_text()
+
+
+@needs_sandbox
+def test_an_agent_reads_its_own_prompt_and_nobody_elses(after: Aftermath) -> None:
+    assert "Item: reads-others" in git(after.d.app, "show", "main:own")
+    assert set(re.findall(r"Item: (\S+)", git(after.d.app, "show", "main:others"))) == {"reads-others"}
 
 
 @needs_sandbox

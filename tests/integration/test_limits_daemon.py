@@ -88,7 +88,9 @@ def test_a_usage_limit_in_the_middle_costs_nothing_and_the_same_sessions_go_on(
         assert git(d.app, "ls-tree", "--name-only", "main").split() == sorted(["README.md", *items])
         met = [e["kind"] for e in d.events("limit_met")]
         assert set(met) == {"usage"}
-        assert len(met) <= outcomes.count(Outcome.RELEASED)  # who comes right behind the first waits, and meets none
+        assert len(met) <= outcomes.count(
+            Outcome.RELEASED
+        )  # who comes right behind the first waits, and meets none
 
 
 def test_while_a_limit_holds_status_says_what_waits_until_when_and_another_agent_goes_on(
