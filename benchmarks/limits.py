@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.checker import outcomes
-from benchmarks.fleet import CHECKOUT, Fleet
+from benchmarks.fleet import Fleet
 from benchmarks.tables import Row, note, percentile
+from tests.limited import agent, limited, starts
 
-TOOL = CHECKOUT / "tests" / "limited.py"
 ITEMS, WORKERS, LASTS_S = 10, 3, 5.0
 
 
@@ -38,31 +38,19 @@ def limits(where: Path, quick: bool) -> list[Row]:
 
 def _once(where: Path) -> tuple[float, Counter[str]]:
     """-> (seconds from the reset to the next start of an agent, how the attempts ended)"""
-    place = where / "limited"
-    place.mkdir(exist_ok=True)
-    for name in ("starts", "until"):
-        (place / name).unlink(missing_ok=True)
-    (place / "at").write_text("5")
-    (place / "lasts").write_text(str(LASTS_S))
-    (place / "tells").touch()
-    run = [sys.executable, str(TOOL), str(place)]
-    tool = {
-        "adapter": "command",
-        "argv": [*run, "new", "-"],
-        "resume_argv": [*run, "resume", "{session}"],
-        "output": "jsonl",
-        "fields": {"session": "session", "text": "text"},
-        "patterns": [
-            {"match": "usage limit reached", "class": "usage_limit", "retry_after": r"resets in ([\d.]+)"}
-        ],
-        "instructions": "text",
-    }
-    with Fleet(where, workers=WORKERS, gates=0, agents={"shell": tool}, sandbox="none") as fleet:
+    with TemporaryDirectory(prefix="harness-bench.", dir=where) as base:
+        place = Path(base) / "limited"
+        limited(place, at=5, lasts_s=LASTS_S)
+        return _run(where, place)
+
+
+def _run(where: Path, place: Path) -> tuple[float, Counter[str]]:
+    with Fleet(where, workers=WORKERS, gates=0, agents={"shell": agent(place)}, sandbox="none") as fleet:
         fleet.start(wait_for=WORKERS)
         fleet.drop("ten", [{"id": f"i{k}", "prompt": "do it"} for k in range(ITEMS)])
         fleet.until(lambda: fleet.finished() == ITEMS, 120, "all are archived")
         reset = float((place / "until").read_text())
-        starts = [float(line.split()[0]) for line in (place / "starts").read_text().splitlines()]
         folders = fleet.queue.glob("archive/*/*")
         ended = Counter(end for folder in folders for end in outcomes(fleet.queue, folder.name))
-    return min(x for x in starts if x > reset) - reset, ended
+    late = [float(at) - reset for at, *_ in starts(place) if float(at) > reset]
+    return min(late), ended

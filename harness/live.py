@@ -32,8 +32,10 @@ RETRY_GRACE_S = 30.0
 LOOK_S = 0.2
 """So long a worker hears what a tool says before it looks at everything else again."""
 TURN_S = 0.5
+"""The same between two beats, when the tool has ended."""
 DRAIN_S = 60.0
 LAST_BYTES = 1 << 20
+"""What is read after that, of each stream."""
 
 
 class Live:

@@ -1,7 +1,8 @@
 """Gemini CLI: ``gemini -o stream-json``. Measured with 0.61.0.
 
 Its exit code is the HTTP status modulo 256. While it waits and tries again it says so on stderr only. It says no price; its tokens
-come with its last event, for this run alone, and after every reply in its own record of the conversation (``tmp/*/chats``). It keeps conversations by the working directory: in another one it does not find them.
+come with its last event, for this run alone, and after every reply in its own record of the conversation (``tmp/*/chats``). It
+keeps conversations by the working directory: in another one it does not find them.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Wallet:
     def used_up(self) -> str:
         """Why no run may begin any more, or "": what the item, or an attempt of the agent, may cost is spent."""
         most, item = self._most, self.item
-        if most is None and item.max_budget_usd is None and item.max_budget_tokens is None:
+        if not self._limited:
             return ""
         if why := used_up(item, self._spent):
             return why
@@ -61,12 +61,7 @@ class Wallet:
         shared budget, each by what was left of it when it began.
         """
         budgets, item = self._budgets, self.item
-        if (
-            not budgets
-            and self._most is None
-            and item.max_budget_usd is None
-            and item.max_budget_tokens is None
-        ):
+        if not budgets and not self._limited:
             return Bounds()
         spent, mine = self._spent, self._mine
         usd = [self._most - mine.spent.usd] if self._most is not None else []
@@ -107,6 +102,12 @@ class Wallet:
         if self.reserved:
             self.ledger.release(self._payer(self.n, self.agent))
             self.reserved = False
+
+    @property
+    def _limited(self) -> bool:
+        """The item or the agent has a budget of its own; otherwise the ledger need not be read for it."""
+        item = self.item
+        return (self._most, item.max_budget_usd, item.max_budget_tokens) != (None, None, None)
 
     @property
     def _most(self) -> float | None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,43 +12,15 @@ from harness import sessionrecord
 from harness.clock import parse_rfc3339
 from harness.model import Outcome
 from tests.daemons import Daemon, daemon, git
-from tests.support import ROOT, until
+from tests.limited import agent, limited, starts
+from tests.support import until
 
 pytestmark = pytest.mark.timeout(180)
-LIMITED = ROOT / "tests/limited.py"
-
-
-def agent(place: Path, **more: Any) -> dict[str, Any]:
-    run = [sys.executable, str(LIMITED), str(place)]
-    limit = {"match": "usage limit reached", "class": "usage_limit", "retry_after": r"resets in ([\d.]+)"}
-    return {
-        "adapter": "command",
-        "argv": [*run, "new", "-"],
-        "resume_argv": [*run, "resume", "{session}"],
-        "output": "jsonl",
-        "fields": {"session": "session", "text": "text", "cost_usd": "usd"},
-        "patterns": [limit],
-        "instructions": "text",
-    } | more
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    made = tmp_path / "place"
-    made.mkdir()
-    (made / "tells").touch()
-    return made
-
-
-def limited(place: Path, *, at: int, lasts_s: float) -> None:
-    """The tool meets a limit in its `at`-th start and all that come in the next seconds."""
-    (place / "at").write_text(str(at))
-    (place / "lasts").write_text(str(lasts_s))
-
-
-def starts(place: Path) -> list[list[str]]:
-    """(time, item, new or resume, conversation)"""
-    return [line.split() for line in (place / "starts").read_text().splitlines()]
+    return tmp_path / "place"
 
 
 def sessions(d: Daemon, name: str) -> Mapping[str, sessionrecord.SessionRecord]:
@@ -120,8 +90,7 @@ def test_while_a_limit_holds_status_says_what_waits_until_when_and_another_agent
 def test_without_a_reset_time_one_attempt_tries_and_the_others_follow_when_it_has_an_answer(
     tmp_path: Path, place: Path
 ) -> None:
-    limited(place, at=1, lasts_s=2.0)
-    (place / "tells").unlink()
+    limited(place, at=1, lasts_s=2.0, tells=False)
     with daemon(tmp_path, workers=3, agents={"shell": agent(place)}, sandbox="none") as d:
         d.drop("six", [{"id": f"i{k}", "prompt": "do it"} for k in range(6)])
         assert d.run_until_idle() == 0

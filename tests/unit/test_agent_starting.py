@@ -16,6 +16,7 @@ from harness.agents.gemini import GeminiAdapter
 from harness.agents.opencode import OpencodeAdapter
 from harness.agents.starting import seed, share
 from harness.config import Agent, Config, Credential
+from tests import jsontools
 from tests.jsontools import task
 
 INSIDE = Path(".codex")
@@ -134,7 +135,7 @@ def test_a_folder_that_an_agent_has_replaced_by_a_link_leads_us_nowhere(
     tmp_path: Path, source: Path, victim: Path, name: str
 ) -> None:
     kind, folders = ADAPTERS[name]
-    settings = Agent(adapter=name, config_from=str(source))  # type: ignore[arg-type]
+    settings = jsontools.agent(name, config_from=str(source))
     given = task(tmp_path)
     first = kind(settings).command(given, {})
     for inside in folders:
@@ -170,7 +171,7 @@ def test_whatever_an_agent_leaves_in_its_home_its_session_can_go_on(
     tmp_path: Path, source: Path, name: str, inside: str, how: str
 ) -> None:
     kind, _ = ADAPTERS[name]
-    settings = Agent(adapter=name, config_from=str(source))  # type: ignore[arg-type]
+    settings = jsontools.agent(name, config_from=str(source))
     given = task(tmp_path)
     kind(settings).command(given, {})
     place = given.home / inside
