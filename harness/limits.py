@@ -106,7 +106,7 @@ class Permit:
             self._lock = None
 
 
-def credential_of(config: Config, agent: str) -> str:
+def limiter_of(config: Config, agent: str) -> str:
     """Whose limits an agent of config.yaml has."""
     known = config.agents.get(agent)
     return known.credential or f"agent.{agent}" if known else f"agent.{agent}"
@@ -163,9 +163,7 @@ class Limits:
         """The first of `agents` that may start; otherwise the limit that is over first."""
         soonest: Blocked | None = None
         for agent in agents:
-            known = config.agents.get(agent)
-            credential = config.credentials.get(known.credential) if known and known.credential else None
-            limit = self.blocked(credential_of(config, agent), credential)
+            limit = self.blocked(limiter_of(config, agent), config.credential_of(agent))
             if limit is None:
                 return agent, None
             if soonest is None or _sooner(limit, soonest):

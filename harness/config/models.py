@@ -443,6 +443,11 @@ class Config(Part):
         )
         return any(budget.limits for budget in shared)
 
+    def credential_of(self, agent: str) -> Credential | None:
+        """The one that an agent names; None: it names none, or is not there."""
+        known = self.agents.get(agent)
+        return self.credentials.get(known.credential) if known and known.credential else None
+
     @property
     def default_project(self) -> str | None:
         """The project of items that name none: the only one, or None."""

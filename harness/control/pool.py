@@ -48,9 +48,9 @@ def lift(desk: Desk, credential: str) -> bool:
 
     Raises NotFoundError for a credential that has none and that config.yaml does not know.
     """
-    from harness.limits import Limits, credential_of
+    from harness.limits import Limits, limiter_of
 
-    known = {credential_of(desk.config, agent) for agent in desk.config.agents}
+    known = {limiter_of(desk.config, agent) for agent in desk.config.agents}
     limits = Limits(desk.layout, desk.clock)
     if credential not in known and limits.read(credential) is None:
         raise NotFoundError(

@@ -16,7 +16,7 @@ from harness.coordinator.budgeting import Budgeting
 from harness.coordinator.index import Index
 from harness.dataclass import dataclass
 from harness.layout import Layout
-from harness.limits import PERSONAL, Limits, credential_of
+from harness.limits import PERSONAL, Limits, limiter_of
 from harness.promote import AGEING_S, Limited, Wish, decide
 from harness.store.hints import Hints
 
@@ -82,12 +82,11 @@ class Hinting:
         if not records and not self.limited_until and self.limited == Limited():
             return
         stopped, trying, for_good, until = set(), {}, {}, set()
-        for name, agent in config.agents.items():
-            key = credential_of(config, name)
+        for name in config.agents:
+            key = limiter_of(config, name)
             if key not in records:
                 continue
-            credential = config.credentials.get(agent.credential) if agent.credential else None
-            limit = limits.blocked(key, credential)
+            limit = limits.blocked(key, config.credential_of(name))
             if limit is not None:
                 stopped.add(name)
                 if limit.until is not None:

@@ -19,7 +19,7 @@ from harness.coordinator.pool import Pool, Slot
 from harness.coordinator.projects import Projects
 from harness.dataclass import dataclass
 from harness.layout import Layout
-from harness.limits import credential_of
+from harness.limits import limiter_of
 from harness.model import Identity
 from harness.reports import CoordinatorReport
 from harness.sdnotify import Notifier
@@ -91,7 +91,7 @@ class Telling:
         waiting: Counter[str] = Counter()
         for entry in self.index.of(Standing.READY) if stopped else ():
             if entry.item.agents and stopped.issuperset(entry.item.agents):
-                waiting[credential_of(config, entry.item.agents[0])] += 1
+                waiting[limiter_of(config, entry.item.agents[0])] += 1
         return dict(waiting)
 
     def _problems(self, config: Config) -> Iterator[str]:

@@ -13,23 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import sessionrecord
-from harness.agents.base import AgentEvent, Bounds, Text, Tool
 from harness.agents.environment import plain
-from harness.agents.outcomes import (
-    Budget,
-    CostsAttempt,
-    GoOn,
-    Interrupted,
-    Ok,
-    Released,
-    consequence,
-    name_of,
-)
 from harness.atomicfs import FileLock
-from harness.bell import Bell
-from harness.budgets import OverBudget
 from harness.clock import Clock, day
-from harness.config import CommitBy, Config, Credential, Durability, Project, Setup
+from harness.config import CommitBy, Config, Durability, Project, Setup
 from harness.containment import Jail, Policy
 from harness.dataclass import dataclass
 from harness.errors import HarnessError
@@ -37,26 +24,24 @@ from harness.events import EventStream
 from harness.gates import Change, Facts, GateReport, GateResult, Place, Rules, run_gates
 from harness.hub import BrokenCommitError, Carry, GitCommandError, GitInterrupted, Hub, Worktree
 from harness.layout import Layout
-from harness.limits import Blocked, Limits, Permit, credential_of
+from harness.limits import Limits
 from harness.logs import Event
 from harness.model import Claim, CommitPolicy, Item, Outcome, date_of
 from harness.prices import price_of
 from harness.prompts import Brief, GateLine, RedGate, attempt_prompt, heal_prompt, resume_prompt
 from harness.resuming import goes_on, preferred
 from harness.runner import Command, EndReason, Runner
-from harness.session import PASSING, AgentResult, Session, Subject
+from harness.session import PASSING, Session, Subject
 from harness.sessionfolder import SUMMARY, SessionFolder, tail
 from harness.spend import Ledger
 from harness.store.attempts import Claimed
-from harness.worker.result import Broken, Result
+from harness.worker.agentruns import AgentRuns
+from harness.worker.result import Broken, Result, failed, given_back
 from harness.worker.wallet import Wallet
 
 SETUP_STALL_S = 900.0
-TRIED_S = 1.0
 EARLIER_PATIENCE_S = 1.0
 """For the slot of the attempt before: a worker that lives there has another item, and has saved everything for it."""
-INFRASTRUCTURE_WAIT_S = 30.0
-"""An attempt that our own side could not carry out is given back, and tried again no sooner."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,8 +72,8 @@ class AttemptRun:
     why: str = field(init=False)
     """Why the session that this attempt goes on with was broken off; "": it begins a new one."""
     wallet: Wallet = field(init=False)
+    runs: AgentRuns = field(init=False)
     carry: Carry | None = None
-    permit: Permit | None = None
 
     def __post_init__(self) -> None:
         owned = self.owned
@@ -105,6 +90,19 @@ class AttemptRun:
             item=owned.item,
             n=owned.n,
             agent=self.kind,
+        )
+        self.runs = AgentRuns(
+            layout=self.layout,
+            config=self.config,
+            clock=self.clock,
+            limits=self.limits,
+            wallet=self.wallet,
+            agent=self.kind,
+            mark=self._mark,
+            stage=self.stage,
+            say=self._say,
+            check=self._check,
+            left=self._left,
         )
 
     def _session_folder(self) -> tuple[SessionFolder, str]:
@@ -126,7 +124,7 @@ class AttemptRun:
         """Never raises for what an agent, a gate or git does; Broken when the beat stopped it."""
         if self.kind not in self.config.agents:
             reason = f"agent {self.kind!r} is no longer in config.yaml"
-            return self._given_back(reason)
+            return given_back(reason, self.clock)
         try:
             self._prepare()
             if failure := self._setup():
@@ -134,15 +132,15 @@ class AttemptRun:
             return self._work()
         except GitInterrupted:
             self._check()
-            return self._given_back("git was stopped")
+            return given_back("git was stopped", self.clock)
         except HarnessError as e:
             self._check()
-            return self._given_back(f"{e.what}" + (f" ({e.where})" if e.where else ""))
+            return given_back(f"{e.what}" + (f" ({e.where})" if e.where else ""), self.clock)
         except OSError as e:
             if e.errno not in PASSING:
                 raise
             self._check()
-            return self._given_back(f"{e.strerror}" + (f" ({e.filename})" if e.filename else ""))
+            return given_back(f"{e.strerror}" + (f" ({e.filename})" if e.filename else ""), self.clock)
 
     def rescue(self) -> None:
         """Salvage whatever the worktree holds that is in no commit of ours; whatever happens, nothing is destroyed."""
@@ -213,7 +211,7 @@ class AttemptRun:
             note.write_text(key)
             return None
         how = f"exit {ended.exit_code}" if ended.reason is EndReason.EXITED else ended.reason.value
-        return self._failed(f"setup failed ({how}): {_last_line(tail(log, 4096))}")
+        return failed(f"setup failed ({how}): {_last_line(tail(log, 4096))}")
 
     def _work(self) -> Result:
         self._charge_earlier()
@@ -238,13 +236,13 @@ class AttemptRun:
             folder,
             subject,
             self.config.agents[agent],
-            self._credential,
+            self.config.credential_of(agent),
             runner=self.runner,
             clock=self.clock,
             stall_s=self.config.health.stall_s,
             environ=self.environ,
             price=lambda usage: price_of(self.config.prices, usage),
-            heard=self._hear,
+            heard=self.runs.hear,
         )
 
     def _charge_earlier(self) -> None:
@@ -265,11 +263,14 @@ class AttemptRun:
         item, brief, rounds = self.owned.item, self._brief(), self.config.heal.rounds
         session.settle()
         self.wallet.charge(session.record)
-        prompt = self._first_prompt(session, brief)
+        prompt = afresh = attempt_prompt(item, brief, self.owned.attempts)
+        if self.why and session.goes_on:
+            carried = self.carry is not None
+            prompt = resume_prompt(item, brief, self.why, str(self._tree.path), carried=carried)
         report = GateReport()
         before: tuple[frozenset[str], str] | None = None
         for k in range(1, rounds + 2):
-            if ended := self._run_agent(session, prompt, brief, k):
+            if ended := self.runs.run(session, prompt, afresh, k):
                 return ended
             try:
                 report, sha = self._judge(k, session.round)
@@ -278,13 +279,13 @@ class AttemptRun:
                 if e.passing:
                     raise
                 # Who worked here last has broken it; giving it back would let them do so again at no cost.
-                return self._failed(f"what was left cannot be read: {e.what}")
+                return failed(f"what was left cannot be read: {e.what}")
             session.judged(_told(result) for result in report.results)
             if report.ok:
                 return self._done(sha)
             if report.stopped:
                 self._check()
-                return self._given_back(report.stopped)
+                return given_back(report.stopped, self.clock)
             now = self._failure(report)
             if now is not None and now == before and k <= rounds:
                 return self._red(
@@ -300,119 +301,14 @@ class AttemptRun:
         return self._red(report, f"in round {k} of {rounds + 1}")
 
     def _red(self, report: GateReport, where: str) -> Result:
-        failed = "; ".join(f"gate {r.name}: {r.reason}" for r in report.red)
+        gates = "; ".join(f"gate {r.name}: {r.reason}" for r in report.red)
         tails = "\n".join(r.tail[-2000:] for r in report.red if r.tail and r.run)
-        return self._failed("\n".join(x for x in (f"{failed} ({where})", tails) if x))
+        return failed("\n".join(x for x in (f"{gates} ({where})", tails) if x))
 
     def _failure(self, report: GateReport) -> tuple[frozenset[str], str] | None:
         """Which gates are red on which tree; None when the worktree holds more than a commit says."""
         tree = self.hub.tree_at(self._tree)
         return None if tree is None else (frozenset(r.name for r in report.red), tree)
-
-    def _first_prompt(self, session: Session, brief: Brief) -> str:
-        if self.why and session.goes_on:
-            carried = self.carry is not None
-            return resume_prompt(self.owned.item, brief, self.why, str(self._tree.path), carried=carried)
-        return attempt_prompt(self.owned.item, brief, self.owned.attempts)
-
-    def _run_agent(self, session: Session, prompt: str, brief: Brief, k: int) -> Result | None:
-        """One round. None: on to the gates; otherwise how the attempt ends."""
-        if why := self.wallet.used_up():
-            return self._failed(why)
-        permit = self.limits.start(self._limiter, self._credential)
-        if isinstance(permit, Blocked):
-            return self._waits(permit)
-        self.permit = permit
-        try:
-            if (short := self.wallet.reserve()) is not None:
-                return self._unpaid(short)
-            bounds = self.wallet.bounds()
-            self.stage("running", f"{self.kind}, round {k}")
-            self._say(Event.AGENT_STARTED, agent=self.kind, round=k, resumed=session.goes_on or None)
-            result = session.run(prompt, timeout_s=self._left(), bounds=bounds)
-            if result.lost:
-                self._say(Event.SESSION_LOST, agent=self.kind, round=k)
-                full = attempt_prompt(self.owned.item, brief, self.owned.attempts)
-                result = session.run(full, timeout_s=self._left(), bounds=bounds)
-            self.wallet.charge(session.record)
-            return self._ended(result, k, bounds)
-        finally:
-            permit.close()
-
-    def _ended(self, result: AgentResult, k: int, bounds: Bounds) -> Result | None:
-        usage = result.usage
-        self._say(
-            Event.AGENT_FINISHED,
-            round=k,
-            agent=self.kind,
-            outcome=name_of(result.outcome).value,
-            seconds=round(result.duration_s, 3),
-            cost_usd=usage.cost_usd if usage else None,
-            tokens_in=usage.tokens_in if usage else None,
-            tokens_out=usage.tokens_out if usage else None,
-            estimated=(usage.estimated or None) if usage else None,
-        )
-        if result.survivors:
-            self._say(Event.SURVIVORS_KILLED, number=result.survivors)
-        limit = self.limits.met(
-            self._limiter,
-            result.outcome,
-            started_at=result.started_at,
-            by=self._mark,
-            agent=self.kind,
-            credential=self._credential,
-        )
-        self._check()
-        if limit is not None:
-            self._say(
-                Event.LIMIT_MET,
-                credential=limit.credential,
-                kind=limit.kind.value,
-                until=limit.until or None,
-                agent=self.kind,
-            )
-        elif isinstance(result.outcome, Ok):
-            self.limits.answered(self._limiter, result.started_at)
-        match consequence(result.outcome):
-            case CostsAttempt(reason=reason):
-                if result.not_started:
-                    return self._given_back(reason, ours=False)
-                if isinstance(result.outcome, Budget) and bounds.shared and not self.wallet.used_up():
-                    return self._unpaid(self.wallet.short() or reason)  # others have spent it too
-                return self._failed(reason)
-            case Released(reason=reason):
-                waits = "stop" if isinstance(result.outcome, Interrupted) else "limit"
-                return Result(outcome=Outcome.RELEASED, reason=reason, waits=waits)
-            case GoOn():
-                return None
-
-    def _hear(self, event: AgentEvent) -> None:
-        """While the tool runs: the first word of the model says that a limit is over, and others need not wait."""
-        if isinstance(event, Text | Tool) and self.permit is not None and self.permit.tries:
-            if self.limits.answered(self._limiter, self.clock.wall()):
-                Bell(self.layout.bell("coordinator")).ring()
-            self.permit.close()
-
-    def _waits(self, limit: Blocked) -> Result:
-        """Another was quicker, and has met the limit or tries whether it is over."""
-        moment = None if limit.until is not None else self.clock.wall() + TRIED_S
-        return Result(outcome=Outcome.RELEASED, reason=f"waits for {limit}", not_before=moment, waits="limit")
-
-    def _unpaid(self, short: OverBudget | str) -> Result:
-        """Another was quicker. The hint comes again when there is room, not before the coordinator has seen this."""
-        moment = self.clock.wall() + TRIED_S
-        return Result(
-            outcome=Outcome.RELEASED, reason=f"waits for {short}", not_before=moment, waits="budget"
-        )
-
-    @property
-    def _credential(self) -> Credential | None:
-        name = self.config.agents[self.kind].credential
-        return self.config.credentials.get(name) if name else None
-
-    @property
-    def _limiter(self) -> str:
-        return credential_of(self.config, self.kind)
 
     def _brief(self) -> Brief:
         project = self.project
@@ -478,12 +374,12 @@ class AttemptRun:
         if item.commit is CommitPolicy.NONE or (sha is None and item.commit is CommitPolicy.OPTIONAL):
             return Result(outcome=Outcome.DONE, reason="")
         if sha is None:
-            return self._failed("the branch was moved while the gates ran")
+            return failed("the branch was moved while the gates ran")
         self.stage("submitting", "pinning the commit")
         try:
             self.hub.pin(self.owned.uid, self.owned.n, sha)
         except BrokenCommitError as e:
-            return self._failed(f"the commit cannot be used: {e.what}")
+            return failed(f"the commit cannot be used: {e.what}")
         return Result(outcome=Outcome.DONE, reason="", sha=sha, salvage=False)
 
     # ---- small -----------------------------------------------------------------------------------------------------
@@ -521,17 +417,6 @@ class AttemptRun:
             if path.is_file() and not path.is_symlink():
                 digest.update(path.read_bytes())
         return digest.hexdigest()
-
-    def _failed(self, reason: str) -> Result:
-        return Result(outcome=Outcome.FAILED, reason=reason)
-
-    def _given_back(self, reason: str, *, ours: bool = True) -> Result:
-        return Result(
-            outcome=Outcome.RELEASED,
-            reason=reason,
-            not_before=self.clock.wall() + INFRASTRUCTURE_WAIT_S,
-            ours=ours,
-        )
 
     def _say(self, event: Event, **fields: Any) -> None:
         self.events.emit(event, uid=self.owned.uid, id=self.owned.item.id, n=self.owned.n, **fields)
