@@ -12,9 +12,13 @@ from dataclasses import field
 from pathlib import PurePosixPath
 
 from harness.budgets import Funds, Purse
+from harness.clock import parse_rfc3339
 from harness.dataclass import dataclass
+from harness.model import Attempt, Outcome
 
 AGEING_S = 3600.0
+RELEASED_MAX_S = 7 * 86400.0
+"""A released attempt may wait for a limit's reset for days; a failed one only for the maximum of its backoff."""
 WILD = "*?["
 
 
@@ -34,6 +38,17 @@ class Ready:
     files: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
     """Any of them may run it."""
+
+
+def delay_s(last: Attempt | None, now: float, max_delay_s: float) -> float:
+    """How long the attempt after `last` is to wait yet; 0: not at all. `now`: by the wall clock.
+
+    Never longer than `max_delay_s` (`RELEASED_MAX_S` behind a released one), whatever the clock said when it ended.
+    """
+    if last is None or last.end is None or last.grant or not last.end.not_before:
+        return 0.0
+    most = RELEASED_MAX_S if last.end.outcome is Outcome.RELEASED else max_delay_s
+    return max(0.0, min(parse_rfc3339(last.end.not_before) - now, most))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

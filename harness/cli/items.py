@@ -91,11 +91,13 @@ def items(
 ) -> None:
     """List items, those that are not over."""
     from harness.control import choosing
+    from harness.control.holdups import Holdups
 
     wanted = filter_of(states, project, convoy, labels, everything)
     count = (0 if as_json else SHOWN) if limit is None else limit
     with here.desk() as desk:
-        found = list(islice(choosing.items(desk, wanted), count + 1 if count else None))
+        told = map(Holdups(desk).told, choosing.items(desk, wanted))
+        found = list(islice(told, count + 1 if count else None))
         now = desk.clock.wall()
     cut = bool(count) and len(found) > count
     shown = found[:count] if cut else found

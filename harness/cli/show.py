@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 @invoked
 def show(here: Invocation, name: str, as_json: bool) -> None:
     """Everything known of one item, and where to look."""
+    from harness.control.holdups import Holdups
+
     with here.desk() as desk:
-        seen = desk.view.find(name)
+        seen = Holdups(desk).told(desk.view.find(name))
     layout = here.layout()
     if as_json:
         emit(details(seen, layout))

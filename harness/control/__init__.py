@@ -8,6 +8,7 @@ desk       a visit at a store: identity, disk, configuration, doorbells
 acts       what people do to items: cancel, park, retry, boost
 pool       the pool as a whole: pause, resume, drain, stop
 choosing   which items are meant: by name, or by state, project, convoy, label
+holdups    why a ready item is not taken yet
 dropping   new work: put a file into the drop box
 hearing    what became of drops
 undecided  drops without a decision, and what a name means meanwhile

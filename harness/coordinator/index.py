@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import field, replace
 
-from harness.clock import Clock, parse_rfc3339
+from harness.clock import Clock
 from harness.dataclass import dataclass
 from harness.errors import UnreadableRecordError
 from harness.layout import Layout
 from harness.model import Item
-from harness.promote import Busy, Ready, chains
+from harness.promote import Busy, Ready, chains, delay_s
 from harness.store.cells import Look, Standing, look, parking_reason
 from harness.store.disk import Disk
 from harness.store.promotion import Waiting
@@ -111,10 +111,8 @@ class Index:
     def _entry(self, seen: Look, item: Item, mtime: int) -> Entry:
         now = self.clock.monotonic()
         not_before = 0.0
-        if seen.standing is Standing.READY and seen.attempts and seen.attempts[-1].end:
-            moment = seen.attempts[-1].end.not_before
-            if moment and not seen.attempts[-1].grant:
-                not_before = now + max(0.0, min(parse_rfc3339(moment) - self.clock.wall(), self._clamp(seen)))
+        if seen.standing is Standing.READY and seen.attempts:
+            not_before = now + delay_s(seen.attempts[-1], self.clock.wall(), self.max_delay_s)
         reason = parking_reason(item, seen.attempts) if seen.standing is Standing.PARKED else ""
         return Entry(
             uid=seen.uid,
@@ -126,13 +124,6 @@ class Index:
             not_before=not_before,
             reason=reason,
         )
-
-    def _clamp(self, seen: Look) -> float:
-        """A released attempt may wait for a limit's reset for hours; a failed one only for the backoff's maximum."""
-        last = seen.attempts[-1]
-        if last.end and last.end.outcome.value == "released":
-            return 7 * 86400.0
-        return self.max_delay_s
 
     def add_waiting(self, uid: str) -> None:
         try:

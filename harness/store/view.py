@@ -54,7 +54,7 @@ class Seen:
     waits_for: tuple[str, ...] = ()
     blocked: bool = False
     reason: str = ""
-    """Why it is parked, rejected, cancelled or waiting, in words."""
+    """Why it is parked, rejected, cancelled or waiting, in words. Of a ready item: `control.holdups`."""
 
     @property
     def id(self) -> str:
