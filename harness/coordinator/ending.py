@@ -81,13 +81,17 @@ class Ending:
     def over(self) -> bool:
         """Has everything gone that was told to? Workers first, then mergers; both have their time."""
         self.notifier.extend(30.0)
+        self.pool.adopt()  # also those that the last coordinator started, and that came too late for our start
         if self.pool.alive():
             return False
-        if not self.mergers.alive():
-            return True
+        self.mergers.adopt()
         if self._mergers_since is None:
             self._mergers_since = self.clock.monotonic()
-            self.mergers.signal_all(signal.SIGTERM)
-        elif self.clock.monotonic() - self._mergers_since > GRACE_S:
+        late = self.clock.monotonic() - self._mergers_since > GRACE_S
+        if not self.mergers.alive():
+            return late or not self.mergers.starting()
+        if late:
             self.mergers.signal_all(signal.SIGKILL)
+        else:
+            self.mergers.dismiss()
         return False

@@ -38,7 +38,9 @@ class _Known:
     quick_deaths: int = 0
     next_start: float = 0.0
     told: bool = False
-    """It was asked to go."""
+    """It was asked to go, or to read config.yaml again, which ends it too."""
+    dismissed: bool = False
+    """It was asked to go for good."""
     owes: bool = False
     """It is to be started whatever the reports say: the last one died, or the hub holds what was never published."""
     asked: frozenset[str] = frozenset()
@@ -63,7 +65,11 @@ class Mergers:
         return any(known.handle for known in self.known.values())
 
     def adopt(self) -> None:
-        """Take over the mergers that another coordinator started: to wait for their end, and to stop them."""
+        """Take over the mergers that another coordinator started: to wait for their end, and to stop them.
+
+        To be asked again: one that was started right before that coordinator died is not to be seen before it has
+        announced itself.
+        """
         for who in presence.living(self.layout):
             role, _, name = who.name.partition(".")
             known = self.known.setdefault(name, _Known()) if role == "merger" and name else None
@@ -71,6 +77,12 @@ class Mergers:
                 process = ProcessId(pid=who.pid, start_ticks=who.start_ticks, boot_id=who.boot_id)
                 known.handle = self.launcher.adopt("merger", who.name, process)
                 known.born = self.clock.monotonic()
+
+    def starting(self) -> bool:
+        """Does a merger live that has not announced itself yet?"""
+        return any(
+            known.handle is None and held(self.layout.merger_lock(name)) for name, known in self.known.items()
+        )
 
     def owe(self, name: str, at: float) -> None:
         """This project's hub held merges at `at` (monotonic) that were not published. A merger that was born since has
@@ -109,10 +121,13 @@ class Mergers:
         for name in projects:
             known = self.known.setdefault(name, _Known())
             wanted = submitted.get(name, frozenset())
+            running = known.handle is not None or held(self.layout.merger_lock(name))
+            if running and known.handle is None:
+                self.adopt()  # or it is starting: look again at the next tick
             if not wanted and not known.owes and not self._publish_due(name):
                 known.asked = frozenset()
                 continue
-            if known.handle is not None or held(self.layout.merger_lock(name)):
+            if running:
                 if wanted - known.asked:
                     for mark in wanted - known.asked:  # its worker may have died before it said so
                         submitted_hints.add(self.layout, name, mark.rpartition(".")[0])
@@ -152,7 +167,7 @@ class Mergers:
             self.events.emit(Event.PROCESS_FAILED, what=f"merger.{name}", reason=str(e))
             return
         known.born = self.clock.monotonic()
-        known.owes = known.told = False
+        known.owes = known.told = known.dismissed = False
         process = known.handle.process
         self.events.emit(Event.MERGER_SPAWNED, project=name, pid=process.pid if process else None)
 
@@ -203,6 +218,13 @@ class Mergers:
         """The report of a merger whose merges the person's repository does not take."""
         report = self.report(name)
         return None if report is None or report.publish in ("ok", "off") else report
+
+    def dismiss(self) -> None:
+        """Ask each to go, once. It finishes what it is about to judge."""
+        for known in self.known.values():
+            if known.handle and not known.dismissed:
+                known.told = known.dismissed = True
+                self.launcher.stop(known.handle, signal.SIGTERM)
 
     def signal_all(self, number: int) -> None:
         for known in self.known.values():

@@ -81,7 +81,7 @@ class Pool:
         if not process.alive():
             return False
         slot.handle = self.launcher.adopt("worker", slot.name, process)
-        slot.born, slot.adopted, slot.report = self.clock.monotonic(), True, report
+        slot.born, slot.adopted, slot.retiring, slot.report = self.clock.monotonic(), True, False, report
         self.events.emit(Event.WORKER_ADOPTED, agent=slot.name, pid=report.pid, uid=report.item)
         return True
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
+from harness import presence
 from harness.bell import Bell
 from harness.control.acts import park
 from harness.control.desk import Desk
+from harness.launcher import Life, LocalLauncher
 from tests.daemons import daemon, git
-from tests.support import until
+from tests.support import environment, until
 
 
 def test_a_stop_at_once_releases_the_attempt_long_before_anything_is_killed(tmp_path: Path) -> None:
@@ -52,3 +55,22 @@ def test_a_worker_that_is_paused_takes_no_ring_from_one_that_is_not(tmp_path: Pa
         d.until_state("a", "ready")
         with Bell(d.layout.bell("workers")) as bell:
             until(bell.take, 20, what="the ring for it is still there")
+
+
+def test_a_merger_that_started_before_the_coordinator_and_spoke_up_after_it_is_stopped_too(
+    tmp_path: Path,
+) -> None:
+    """A coordinator started it and was killed, and it was stopped before it could announce itself."""
+    with daemon(tmp_path) as d:
+        launcher = LocalLauncher(d.layout, environ=environment())
+        merger = launcher.spawn("merger", "merger.app")
+        assert launcher.stop(merger, signal.SIGSTOP)
+        process = d.start()
+        until(lambda: (c := d.coordinator()) and c.state == "running", 30, what=d.tail())
+        assert launcher.stop(merger, signal.SIGCONT)
+        until(lambda: any(who.name == "merger.app" for who in presence.living(d.layout)), 30)
+        (d.layout.control / "drain").touch()
+        until(lambda: process.poll() is not None, 60, what=d.tail())
+        until(lambda: launcher.poll(merger).life is Life.GONE, 10)
+        assert launcher.poll(merger).exit_code == 0
+        assert not d.ours()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 
 import pytest
 
+from harness import presence, procs, reports
+from harness.atomicfs import FileLock
 from harness.coordinator.ending import DRAIN, GRACE_S, NO, STOP, Ending
 from harness.coordinator.mergers import Mergers
 from harness.coordinator.pool import Pool
 from harness.events import EventStream, read
 from harness.layout import Layout
 from harness.lookout import Lookout
+from harness.reports import AgentReport
 from harness.sdnotify import Notifier
 from harness.signals import STOP_NOW
 from tests.launchers import FakeLauncher
@@ -115,4 +119,65 @@ def test_it_is_over_when_workers_and_then_mergers_are_gone(
     assert launcher.sent[-1] == ("merger.app", signal.SIGKILL)
     launcher.end(ending.mergers.known["app"].handle, by=signal.SIGKILL)
     ending.mergers.reap()
+    assert ending.over()
+
+
+def gone(ending: Ending, launcher: FakeLauncher) -> None:
+    """The worker and the merger that it knows."""
+    launcher.end(ending.pool.slots["agent-1"].handle, exit_code=0)
+    launcher.end(ending.mergers.known["app"].handle, exit_code=0)
+    ending.pool.reap()
+    ending.mergers.reap()
+    launcher.sent.clear()
+
+
+def test_a_merger_that_comes_late_is_told_to_go_before_it_is_over(
+    ending: Ending, launcher: FakeLauncher, layout: Layout
+) -> None:
+    ending.ask(DRAIN)
+    gone(ending, launcher)
+    with FileLock(layout.merger_lock("app")) as lock:
+        assert lock.try_lock()
+        assert not ending.over()
+        with closing(presence.announce(layout, "merger.app")):
+            assert not ending.over()
+            assert not ending.over()
+            assert launcher.sent == [("merger.app", signal.SIGTERM)]
+        launcher.end(ending.mergers.known["app"].handle, exit_code=0)
+        ending.mergers.reap()
+    assert ending.over()
+
+
+def test_a_merger_that_never_says_who_it_is_is_not_waited_for_longer_than_others(
+    ending: Ending, launcher: FakeLauncher, layout: Layout, clock: FakeClock
+) -> None:
+    ending.ask(DRAIN)
+    gone(ending, launcher)
+    with FileLock(layout.merger_lock("app")) as lock:
+        assert lock.try_lock()
+        assert not ending.over()
+        clock.advance(GRACE_S + 1)
+        assert ending.over()
+
+
+def test_a_worker_that_comes_late_is_told_to_go_before_it_is_over(
+    ending: Ending, launcher: FakeLauncher, layout: Layout
+) -> None:
+    ending.ask(DRAIN)
+    tick(ending)
+    gone(ending, launcher)
+    me = procs.self_id()
+    folder = layout.agent("agent-1")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock") as lock:
+        assert lock.try_lock()
+        report = AgentReport(
+            agent="agent-1", pid=me.pid, start_ticks=me.start_ticks, boot_id=me.boot_id, state="idle"
+        )
+        reports.write(reports.agent_path(layout, "agent-1"), report)
+        assert not ending.over()
+        tick(ending)
+        assert launcher.sent == [("agent-1", signal.SIGTERM)]
+        launcher.end(ending.pool.slots["agent-1"].handle, exit_code=0)
+        ending.pool.reap()
     assert ending.over()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import closing
 
 import pytest
 
@@ -99,6 +100,25 @@ def test_a_merger_that_announced_itself_is_adopted_and_can_be_stopped(
         assert launcher.sent == [("merger.app", signal.SIGTERM)]
     finally:
         here.close()
+
+
+def test_a_merger_that_announces_itself_late_is_adopted_then(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher
+) -> None:
+    """Started by a coordinator that died at once, and stopped for a while before it could say who it is: it was rung, and
+    never told to go, nor missed when it hung."""
+    layout.merger_lock("app").parent.mkdir(parents=True, exist_ok=True)
+    mergers.adopt()
+    with FileLock(layout.merger_lock("app")) as lock:
+        assert lock.try_lock()
+        mergers.tend({}, APP)
+        assert (launcher.adopted, mergers.alive(), mergers.starting()) == ([], False, True)
+        with closing(presence.announce(layout, "merger.app")):
+            mergers.tend({}, APP)
+            mergers.tend(ONE, APP)
+            assert (launcher.adopted, launcher.spawned) == (["merger.app"], [])
+            assert mergers.alive()
+            assert not mergers.starting()
 
 
 def test_a_merger_that_ends_well_is_started_again_for_the_next_result(
