@@ -48,6 +48,14 @@ def parse_rfc3339(text: str) -> float:
     return moment.timestamp()
 
 
+def moment_of(value: object) -> float | None:
+    """The same of what a file holds: None for what is no moment, of whatever type it is."""
+    try:
+        return parse_rfc3339(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
 def day(wall: float) -> str:
     """Seconds since the epoch -> ``2026-01-31`` (UTC)."""
     return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%d")

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from harness.agents.outcomes import AgentOutcome, Auth, Billing, Overloaded, RateLimit, UsageLimit, described
 from harness.atomicfs import FileLock, held, replace_file
-from harness.clock import Clock, parse_rfc3339, rfc3339
+from harness.clock import Clock, moment_of, rfc3339
 from harness.config import Config, Credential, expanded
 from harness.dataclass import dataclass
 from harness.errors import StoreError
@@ -135,7 +135,8 @@ class Limits:
 
     def read(self, name: str) -> LimitRecord | None:
         try:
-            return LimitRecord.from_record(json.loads(self._path(name).read_bytes()))
+            record = LimitRecord.from_record(json.loads(self._path(name).read_bytes()))
+            return record if record.credential == name else None
         except (OSError, ValueError, TypeError, RecursionError, StoreError):
             return None
 
@@ -150,7 +151,7 @@ class Limits:
                 return None
             until = None
         else:
-            until = _moment(record.until)
+            until = moment_of(record.until)
             if until is None or until - self._clock.wall() > FARTHEST_S:
                 return None
             if until <= self._clock.wall():
@@ -250,7 +251,7 @@ class Limits:
         """The service has answered a run that began at `started_at`: a limit that was met before is gone, one that was
         met since (by another) holds. -> whether there was one to forget."""
         record = self.read(name)
-        if record is None or (_moment(record.since) or 0.0) > started_at:
+        if record is None or (moment_of(record.since) or 0.0) > started_at:
             return False
         return self._forget(record)
 
@@ -270,7 +271,7 @@ class Limits:
 
     def _holds(self, old: LimitRecord) -> bool:
         """An old record still says something: of one that ended long ago no tries are counted on."""
-        until = _moment(old.until)
+        until = moment_of(old.until)
         return old.kind in PERSONAL or (until is not None and self._clock.wall() - until < 2 * SLOW_S)
 
     def _next(
@@ -281,12 +282,12 @@ class Limits:
             return old if old is not None and old.kind is new.kind and old.secret == new.secret else new
         if old is not None and old.kind in PERSONAL:
             return old
-        running = old is not None and (_moment(old.until) or 0.0) > now
+        running = old is not None and (moment_of(old.until) or 0.0) > now
         if told is not None and now < told <= now + FARTHEST_S:
-            if old is not None and running and old.told and (_moment(old.until) or 0.0) >= told:
+            if old is not None and running and old.told and (moment_of(old.until) or 0.0) >= told:
                 return old
             return _with(new, until=told + TOLD_JITTER_S * self._jitter(), told=True, tries=0)
-        if old is not None and (running or (_moment(old.since) or 0.0) > started_at):
+        if old is not None and (running or (moment_of(old.since) or 0.0) > started_at):
             return old  # the same incident, met by another
         tries = (old.tries if old is not None else 0) + 1
         step = min(LONGEST_QUICK_S, 2.0 ** (tries - 1)) if tries <= QUICK_TRIES else SLOW_S
@@ -334,13 +335,6 @@ def _kind_of(outcome: AgentOutcome) -> tuple[Kind | None, float | None]:
 
 def _sooner(a: Blocked, b: Blocked) -> bool:
     return a.until is not None and (b.until is None or a.until < b.until)
-
-
-def _moment(text: str) -> float | None:
-    try:
-        return parse_rfc3339(text)
-    except ValueError:
-        return None
 
 
 def _look_of(credential: Credential | None) -> str:

@@ -12,7 +12,7 @@ from dataclasses import field
 from pathlib import PurePosixPath
 
 from harness.budgets import Funds, Purse
-from harness.clock import parse_rfc3339
+from harness.clock import moment_of
 from harness.dataclass import dataclass
 from harness.model import Attempt, Outcome
 
@@ -45,10 +45,12 @@ def delay_s(last: Attempt | None, now: float, max_delay_s: float) -> float:
 
     Never longer than `max_delay_s` (`RELEASED_MAX_S` behind a released one), whatever the clock said when it ended.
     """
-    if last is None or last.end is None or last.grant or not last.end.not_before:
+    end = last.end if last is not None and not last.grant else None
+    moment = moment_of(end.not_before) if end is not None else None
+    if end is None or moment is None:
         return 0.0
-    most = RELEASED_MAX_S if last.end.outcome is Outcome.RELEASED else max_delay_s
-    return max(0.0, min(parse_rfc3339(last.end.not_before) - now, most))
+    most = RELEASED_MAX_S if end.outcome is Outcome.RELEASED else max_delay_s
+    return max(0.0, min(moment - now, most))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -300,7 +300,7 @@ class Ledger:
                 day_, inode, offset = data["place"]
                 place = Place(day=str(day_), inode=int(inode), offset=int(offset))
                 return Totals.from_record(data), place
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             pass  # a cache
         self._kept = CHECKPOINT_BYTES + 1
         return Totals(), Place()

@@ -112,7 +112,7 @@ def items(
             str(seen.item.priority) if seen.item else "",
             seen.item.project if seen.item else "",
             age(seen.item.admitted_at, now) if seen.item else "",
-            seen.reason or (seen.item.title if seen.item else ""),
+            _what(seen),
         )
         for seen in shown
     ]
@@ -122,6 +122,14 @@ def items(
         say("no items" + ("" if everything or states else " in work; with --all also those that are over"))
     if cut:
         here.note(f"only the first {count}; all of them: --limit 0")
+
+
+def _what(seen: Seen) -> str:
+    """Its title, or why it goes no further; both of what is ready: a pause holds up everything."""
+    title = seen.item.title if seen.item else ""
+    if seen.state is State.READY and title and seen.reason:
+        return f"{title} ({seen.reason})"
+    return seen.reason or title
 
 
 def summary(seen: Seen) -> dict[str, Any]:

@@ -38,7 +38,9 @@ class Ending:
     """What was acted on. Only ever grows."""
     _drain_until: float = 0.0
     _stopping_since: float = 0.0
-    _mergers_since: float | None = None
+    _leaving: bool = False
+    """The workers have gone, mergers are told to."""
+    _starting_since: float | None = None
 
     @property
     def state(self) -> str:
@@ -47,7 +49,7 @@ class Ending:
     @property
     def merging(self) -> bool:
         """May mergers still be started? Not when they are told to go."""
-        return self.asked < STOP and self._mergers_since is None
+        return self.asked < STOP and not self._leaving
 
     def look(self) -> None:
         """Obey what somebody asks for."""
@@ -84,14 +86,13 @@ class Ending:
         self.pool.adopt()  # also those that the last coordinator started, and that came too late for our start
         if self.pool.alive():
             return False
+        self._leaving = True
         self.mergers.adopt()
-        if self._mergers_since is None:
-            self._mergers_since = self.clock.monotonic()
-        late = self.clock.monotonic() - self._mergers_since > GRACE_S
-        if not self.mergers.alive():
-            return late or not self.mergers.starting()
-        if late:
-            self.mergers.signal_all(signal.SIGKILL)
-        else:
-            self.mergers.dismiss()
-        return False
+        if self.mergers.alive():
+            self.mergers.dismiss(GRACE_S)
+            return False
+        if not self.pool.starting() and not self.mergers.starting():
+            return True
+        if self._starting_since is None:
+            self._starting_since = self.clock.monotonic()
+        return self.clock.monotonic() - self._starting_since > GRACE_S  # nobody knows whom to kill

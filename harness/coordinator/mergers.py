@@ -12,7 +12,7 @@ from harness import presence, procs, reports
 from harness import submitted as submitted_hints
 from harness.atomicfs import held
 from harness.bell import Bell
-from harness.clock import Clock, parse_rfc3339
+from harness.clock import Clock, moment_of
 from harness.dataclass import dataclass
 from harness.errors import HarnessError
 from harness.events import EventStream
@@ -39,8 +39,8 @@ class _Known:
     next_start: float = 0.0
     told: bool = False
     """It was asked to go, or to read config.yaml again, which ends it too."""
-    dismissed: bool = False
-    """It was asked to go for good."""
+    dismissed: float | None = None
+    """When it was asked to go for good (monotonic)."""
     owes: bool = False
     """It is to be started whatever the reports say: the last one died, or the hub holds what was never published."""
     asked: frozenset[str] = frozenset()
@@ -77,12 +77,13 @@ class Mergers:
                 process = ProcessId(pid=who.pid, start_ticks=who.start_ticks, boot_id=who.boot_id)
                 known.handle = self.launcher.adopt("merger", who.name, process)
                 known.born = self.clock.monotonic()
+                known.told, known.dismissed = False, None
 
     def starting(self) -> bool:
-        """Does a merger live that has not announced itself yet?"""
-        return any(
-            known.handle is None and held(self.layout.merger_lock(name)) for name, known in self.known.items()
-        )
+        """Does a merger live that has not announced itself yet, of whatever project?"""
+        ours = {self.layout.merger_lock(name) for name, known in self.known.items() if known.handle}
+        locks = self.layout.merger_lock("*")
+        return any(held(path) for path in locks.parent.glob(locks.name) if path not in ours)
 
     def owe(self, name: str, at: float) -> None:
         """This project's hub held merges at `at` (monotonic) that were not published. A merger that was born since has
@@ -167,7 +168,8 @@ class Mergers:
             self.events.emit(Event.PROCESS_FAILED, what=f"merger.{name}", reason=str(e))
             return
         known.born = self.clock.monotonic()
-        known.owes = known.told = known.dismissed = False
+        known.owes = known.told = False
+        known.dismissed = None
         process = known.handle.process
         self.events.emit(Event.MERGER_SPAWNED, project=name, pid=process.pid if process else None)
 
@@ -175,10 +177,8 @@ class Mergers:
         report = self.report(name)
         if report is None or not report.unpublished:
             return False
-        try:
-            return not report.next_try or self.clock.wall() >= parse_rfc3339(report.next_try)
-        except ValueError:  # a report is no truth, and may hold anything
-            return True
+        moment = moment_of(report.next_try)  # a report is no truth, and may hold anything
+        return moment is None or self.clock.wall() >= moment
 
     def report(self, name: str) -> ProjectReport | None:
         return reports.read(self.layout.project_status(name), ProjectReport)
@@ -219,12 +219,15 @@ class Mergers:
         report = self.report(name)
         return None if report is None or report.publish in ("ok", "off") else report
 
-    def dismiss(self) -> None:
-        """Ask each to go, once. It finishes what it is about to judge."""
+    def dismiss(self, grace_s: float) -> None:
+        """Ask each to go, once, and kill it when it has not gone after so long."""
+        now = self.clock.monotonic()
         for known in self.known.values():
-            if known.handle and not known.dismissed:
-                known.told = known.dismissed = True
+            if known.handle and known.dismissed is None:
+                known.told, known.dismissed = True, now
                 self.launcher.stop(known.handle, signal.SIGTERM)
+            elif known.handle and known.dismissed is not None and now - known.dismissed > grace_s:
+                self.launcher.stop(known.handle, signal.SIGKILL)
 
     def signal_all(self, number: int) -> None:
         for known in self.known.values():

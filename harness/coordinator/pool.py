@@ -72,6 +72,11 @@ class Pool:
         names = sorted(p.parent.name for p in self.layout.run.glob("agents/*/lock") if held(p))
         return sum(self._adopt(self.slots.setdefault(name, Slot(name))) for name in names)
 
+    def starting(self) -> bool:
+        """Does a worker live that has not reported yet?"""
+        ours = {name for name, slot in self.slots.items() if slot.handle}
+        return any(p.parent.name not in ours and held(p) for p in self.layout.run.glob("agents/*/lock"))
+
     def _adopt(self, slot: Slot) -> bool:
         """The slot's lock is held and its report names a process that lives: it is ours from now on."""
         report = self._report(slot)

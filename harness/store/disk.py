@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from harness.clock import Clock, parse_rfc3339
+from harness.clock import Clock, moment_of
 from harness.errors import StoreError, UnreadableRecordError
 from harness.layout import Layout
 from harness.model import Claim, Record
@@ -347,7 +347,8 @@ class Disk:
         return "".join(_ALPHABET[byte % 36] for byte in secrets.token_bytes(10))
 
     def do_passed(self, moment: str) -> bool:
-        return self.clock.wall() >= parse_rfc3339(moment)
+        when = moment_of(moment)
+        return when is None or self.clock.wall() >= when
 
     def do_older(self, path: str, seconds: float) -> bool:
         try:

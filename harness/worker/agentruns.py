@@ -38,7 +38,7 @@ TRIED_S = 1.0
 
 @dataclass(slots=True, kw_only=True)
 class AgentRuns:
-    """Of attempt `mark`. `run` is the one verb."""
+    """Of attempt `mark`: `run` each of them, and `hear` what the tool says meanwhile."""
 
     layout: Layout
     config: Config

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -124,60 +126,112 @@ def test_it_is_over_when_workers_and_then_mergers_are_gone(
 
 def gone(ending: Ending, launcher: FakeLauncher) -> None:
     """The worker and the merger that it knows."""
-    launcher.end(ending.pool.slots["agent-1"].handle, exit_code=0)
-    launcher.end(ending.mergers.known["app"].handle, exit_code=0)
+    for handle in (ending.pool.slots["agent-1"].handle, ending.mergers.known["app"].handle):
+        if handle is not None:
+            launcher.end(handle, exit_code=0)
     ending.pool.reap()
     ending.mergers.reap()
     launcher.sent.clear()
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """As a process has it that is starting, and has not said yet who it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path) as lock:
+        assert lock.try_lock()
+        yield
+
+
+def says_who_it_is(layout: Layout, agent: str) -> None:
+    """We are this worker."""
+    me = procs.self_id()
+    report = AgentReport(
+        agent=agent, pid=me.pid, start_ticks=me.start_ticks, boot_id=me.boot_id, state="idle"
+    )
+    reports.write(reports.agent_path(layout, agent), report)
+
+
 def test_a_merger_that_comes_late_is_told_to_go_before_it_is_over(
     ending: Ending, launcher: FakeLauncher, layout: Layout
 ) -> None:
+    """Also when the one before it has been told, and has gone."""
     ending.ask(DRAIN)
+    launcher.end(ending.pool.slots["agent-1"].handle, exit_code=0)
+    ending.pool.reap()
+    assert not ending.over()
     gone(ending, launcher)
-    with FileLock(layout.merger_lock("app")) as lock:
-        assert lock.try_lock()
+    with locked(layout.merger_lock("app")):
         assert not ending.over()
         with closing(presence.announce(layout, "merger.app")):
             assert not ending.over()
             assert not ending.over()
             assert launcher.sent == [("merger.app", signal.SIGTERM)]
-        launcher.end(ending.mergers.known["app"].handle, exit_code=0)
-        ending.mergers.reap()
+        gone(ending, launcher)
     assert ending.over()
 
 
-def test_a_merger_that_never_says_who_it_is_is_not_waited_for_longer_than_others(
-    ending: Ending, launcher: FakeLauncher, layout: Layout, clock: FakeClock
+@pytest.mark.parametrize("where", ["merger", "merger of another project", "worker", "another worker"])
+def test_who_never_says_who_it_is_is_waited_for_and_not_for_ever(
+    ending: Ending, launcher: FakeLauncher, layout: Layout, clock: FakeClock, where: str
 ) -> None:
+    path = {
+        "merger": layout.merger_lock("app"),
+        "merger of another project": layout.merger_lock("web"),
+        "worker": layout.agent("agent-1") / "lock",
+        "another worker": layout.agent("agent-7") / "lock",
+    }[where]
     ending.ask(DRAIN)
     gone(ending, launcher)
-    with FileLock(layout.merger_lock("app")) as lock:
-        assert lock.try_lock()
+    with locked(path):
         assert not ending.over()
         clock.advance(GRACE_S + 1)
         assert ending.over()
 
 
+def test_a_stop_before_anything_was_looked_at_waits_for_a_merger_that_starts(
+    ending: Ending, launcher: FakeLauncher, layout: Layout
+) -> None:
+    ending.ask(STOP)
+    gone(ending, launcher)
+    ending.mergers.known.clear()
+    with locked(layout.merger_lock("app")):
+        assert not ending.over()
+    assert ending.over()
+
+
 def test_a_worker_that_comes_late_is_told_to_go_before_it_is_over(
     ending: Ending, launcher: FakeLauncher, layout: Layout
 ) -> None:
+    """Also when the one before it in the slot has been told, and has gone."""
     ending.ask(DRAIN)
     tick(ending)
     gone(ending, launcher)
-    me = procs.self_id()
-    folder = layout.agent("agent-1")
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock") as lock:
-        assert lock.try_lock()
-        report = AgentReport(
-            agent="agent-1", pid=me.pid, start_ticks=me.start_ticks, boot_id=me.boot_id, state="idle"
-        )
-        reports.write(reports.agent_path(layout, "agent-1"), report)
+    with locked(layout.agent("agent-1") / "lock"):
+        says_who_it_is(layout, "agent-1")
         assert not ending.over()
         tick(ending)
         assert launcher.sent == [("agent-1", signal.SIGTERM)]
-        launcher.end(ending.pool.slots["agent-1"].handle, exit_code=0)
-        ending.pool.reap()
+        gone(ending, launcher)
     assert ending.over()
+
+
+def test_a_worker_that_comes_late_takes_no_time_from_mergers(
+    ending: Ending, launcher: FakeLauncher, layout: Layout, clock: FakeClock
+) -> None:
+    ending.ask(DRAIN)
+    gone(ending, launcher)
+    with locked(layout.merger_lock("app")):
+        assert not ending.over()
+        with locked(layout.agent("agent-1") / "lock"):
+            says_who_it_is(layout, "agent-1")
+            assert not ending.over()
+            clock.advance(5 * GRACE_S)
+            assert not ending.over()
+            gone(ending, launcher)
+        with closing(presence.announce(layout, "merger.app")):
+            assert not ending.over()
+            assert launcher.sent == [("merger.app", signal.SIGTERM)]
+            clock.advance(GRACE_S + 1)
+            assert not ending.over()
+            assert launcher.sent[-1] == ("merger.app", signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from harness.clock import SystemClock, rfc3339
 from harness.config import Budget
 from harness.control.desk import Desk
 from harness.control.holdups import Holdups
-from harness.limits import Limits
-from harness.model import Outcome
+from harness.limits import LimitRecord, Limits
+from harness.model import End, Outcome
 from harness.spend import Ledger, Payer
 from harness.store import attempts
 from tests.cli import ctl
-from tests.stores import World, end_record
+from tests.stores import World
+from tests.support import FakeClock
 
 CONFIG = """
 v: 1
@@ -61,6 +63,12 @@ def pay(world: World, usd: float) -> None:
     )
 
 
+def fail(world: World, uid: str, not_before: str, ended_at: str = "2020-01-01T00:00:00Z") -> None:
+    owned = world.claim(uid)
+    record = End(n=owned.n, outcome=Outcome.FAILED, by="x", not_before=not_before, ended_at=ended_at)
+    world.disk.run(attempts.end(world.me, owned, record))
+
+
 def test_nothing_is_said_of_an_item_that_nothing_holds_up(world: World) -> None:
     world.add(id="fix")
     assert why(world, "fix") == ""
@@ -69,7 +77,7 @@ def test_nothing_is_said_of_an_item_that_nothing_holds_up(world: World) -> None:
 def test_a_pause_says_how_it_ends(world: World) -> None:
     world.add(id="fix")
     assert ctl(world.layout.root, "pause", "--project", "app").code == 0
-    assert why(world, "fix").endswith("harnessctl resume --project app")
+    assert why(world, "fix") == "project app is paused, until: harnessctl resume --project app"
     assert ctl(world.layout.root, "pause").code == 0
     assert why(world, "fix") == "paused, until: harnessctl resume"
 
@@ -104,23 +112,93 @@ def test_a_budget_that_is_spent_is_named(world: World) -> None:
     assert "0.40 reserved" in why(world, "small")
 
 
-def test_a_failed_attempt_is_followed_after_its_delay_and_a_clock_that_was_wrong_does_not_make_it_longer(
-    world: World,
+@pytest.mark.parametrize(
+    ("ended_in", "not_before_in", "again_in"),
+    [
+        (-10.0, 20.0, 20.0),
+        (-10.0, 10 * 86400.0, 290.0),  # never longer than retry.max_delay_s, counted from its end
+        (-400.0, 10 * 86400.0, None),
+        (-400.0, -5.0, None),
+        (9 * 86400.0, 10 * 86400.0, 300.0),  # the clock went wrong
+    ],
+)
+def test_a_failed_attempt_is_followed_after_its_delay(
+    world: World, ended_in: float, not_before_in: float, again_in: float | None
 ) -> None:
+    now = 1_800_000_000.0
+    fail(world, world.add(id="fix"), rfc3339(now + not_before_in), rfc3339(now + ended_in))
+    with Desk(world.layout, clock=FakeClock(wall=now)) as desk:
+        said = Holdups(desk).told(desk.view.find("fix")).reason
+    assert said == ("" if again_in is None else f"tried again from {rfc3339(now + again_in)}")
+
+
+def test_an_agent_that_is_not_configured_any_more_is_named(world: World) -> None:
+    world.add(id="fix", agent="shell")
+    world.layout.config.write_text("\n".join(x for x in CONFIG.splitlines() if "shell" not in x))
+    assert why(world, "fix") == "agent shell is not in config.yaml"
+
+
+def test_a_title_is_shown_beside_what_holds_it_up(world: World) -> None:
+    world.add(id="fix", title="Mend the login")
+    ctl(world.layout.root, "pause")
+    assert "Mend the login (paused, until: harnessctl resume)" in ctl(world.layout.root, "items").out
+
+
+@pytest.mark.parametrize("moment", ["garbage", 5, True, {}, [], "9999-12-31T23:59:59-10:00"])
+def test_a_moment_that_is_none_keeps_nobody_from_looking(world: World, moment: object) -> None:
     uid = world.add(id="fix")
-    now = SystemClock().wall()
-    owned = world.claim(uid)
-    world.disk.run(
-        attempts.end(
-            world.me, owned, end_record(owned.n, Outcome.FAILED, not_before=rfc3339(now + 10 * 86400))
-        )
-    )
-    with Desk(world.layout) as desk:
-        holdups = Holdups(desk)
-        holdups._now = now
-        assert holdups.told(desk.view.find("fix")).reason == f"tried again from {rfc3339(now + 300)}"
-        holdups._now = now + 11 * 86400
-        assert holdups.told(desk.view.find("fix")).reason == ""
+    fail(world, uid, "2020-01-01T00:00:00Z")
+    cell = world.layout.queue / "open" / uid / "1.end"
+    changed = json.loads(cell.read_bytes()) | {"not_before": moment}
+    cell.unlink()
+    cell.write_text(json.dumps(changed))
+    assert why(world, "fix") == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"until": 5}, {"until": None}, {"until": []}, {"credential": "a\0b"}, {"credential": "x" * 300}],
+)
+def test_a_limit_that_cannot_be_read_limits_nothing(world: World, change: dict[str, object]) -> None:
+    world.add(id="fix")
+    meet(world, UsageLimit(resets_at=SystemClock().wall() + 3600))
+    path = world.layout.limits / "team.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"told": False} | change))
+    assert why(world, "fix") == ""
+
+
+def test_a_link_in_the_place_of_a_lock_keeps_nobody_from_looking(world: World) -> None:
+    world.add(id="fix")
+    meet(world, UsageLimit(resets_at=SystemClock().wall() + 3600))
+    path = world.layout.limits / "team.json"
+    over = {"told": False, "until": "2020-01-01T00:00:00Z"}
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | over))
+    (world.layout.limits / "team.probe").symlink_to("/etc/passwd")
+    assert why(world, "fix") == ""
+
+
+def test_sums_that_cannot_be_read_are_made_again(world: World) -> None:
+    world.add(id="fix")
+    pay(world, 5.0)
+    (world.layout.spend / "totals.json").write_text('{"v": 1, "place": ["2026-01-01", Infinity, 1]}')
+    assert why(world, "fix").startswith("waits for budget project.app: 5.00 of 2.00 USD spent")
+
+
+def test_limits_and_budgets_are_read_once_for_all_items(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(20):
+        world.add(id=f"x{k}")
+    reads: list[str] = []
+    read = Limits.read
+
+    def counted(self: Limits, name: str) -> LimitRecord | None:
+        reads.append(name)
+        return read(self, name)
+
+    monkeypatch.setattr(Limits, "read", counted)
+    assert ctl(world.layout.root, "items").code == 0
+    assert reads == ["team"]
 
 
 def test_a_project_that_is_not_configured_any_more_is_named(world: World) -> None:
