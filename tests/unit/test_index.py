@@ -134,6 +134,15 @@ def test_backoff_is_kept_and_never_trusted_too_far(
     assert ready.not_before == pytest.approx(world.clock.monotonic() + waits_s, abs=0.01)
 
 
+def test_a_backoff_that_is_no_moment_delays_nothing_and_ends_nobody(world: World, index: Index) -> None:
+    uid = world.add(id="a")
+    fail(world, uid, not_before="soon")
+    index.sweep()
+    (ready,) = index.ready()
+    assert ready.not_before <= world.clock.monotonic()
+    assert world.disk.do_passed("soon")
+
+
 def test_a_grant_ends_the_backoff(world: World, index: Index) -> None:
     uid = world.add(id="a", max_attempts=1)
     fail(world, uid, not_before=rfc3339(world.clock.wall() + 99))
