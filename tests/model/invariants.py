@@ -473,9 +473,10 @@ class Rules:
                 case "spurious":
                     raise Broken(f"I10 {fact[1]}: its owner lives, and nobody suspected it")
                 case "bad kill":
-                    raise Broken(
-                        f"I10 {fact[1]}.{fact[2]}: killed, and its owner lives and nobody suspected it"
-                    )
+                    if not self.scenario.moves:  # the end may be away exactly while it is looked for
+                        raise Broken(
+                            f"I10 {fact[1]}.{fact[2]}: killed, and its owner lives and nobody suspected it"
+                        )
                 case "bad stop":
                     raise Broken(f"I14 {fact[1]}.{fact[2]} was stopped before it was decided")
                 case "not superseded":
