@@ -56,8 +56,12 @@ class Following:
             self.expire(entry.uid, entry.n)
 
     def expire(self, uid: str, n: int) -> None:
-        """The same for one attempt."""
-        outcome = self.disk.run(attempts.expire(self.actor, uid, n))
+        """The same for one attempt. One whose claim is damaged is left alone, and said to be."""
+        try:
+            outcome = self.disk.run(attempts.expire(self.actor, uid, n))
+        except UnreadableRecordError as e:
+            self.index.note(uid, str(e))
+            return
         if outcome is None:
             return
         event = Event.ATTEMPT_EXPIRED if outcome is Outcome.EXPIRED else Event.ATTEMPT_ENDED
@@ -76,7 +80,11 @@ class Following:
             self.news.parked(entry)
 
     def _finish(self, entry: Entry) -> None:
-        finished = self.disk.run(attempts.archive(entry.uid))
+        try:
+            finished = self.disk.run(attempts.archive(entry.uid))
+        except UnreadableRecordError as e:
+            self.index.note(entry.uid, str(e))
+            return
         self.index.look_at(entry.uid)
         if finished is None:
             return

@@ -80,6 +80,8 @@ class Index:
             self._forget_waiting(uid)
         for uid in waiting - self.waiting.keys():
             self.add_waiting(uid)
+        for uid in self.unreadable.keys() - names - waiting:
+            self.note(uid, "")  # it was taken away
         return changed
 
     def may_differ(self, uid: str) -> bool:

@@ -197,7 +197,3 @@ def archive(uid: str, mine: End | None = None) -> Step[Archived | None]:
     if moved is Moved.OK:
         yield from ops.unhint(uid)
     return Archived(stub=stub, here=moved is Moved.OK)
-
-
-def running_claim(uid: str, n: int) -> Step[Claim | None]:
-    return (yield from claim_of(uid, n))

@@ -231,6 +231,7 @@ def _look(uid: str, folder: str | None) -> Step[Look]:
     for k in range(1, n + 1):
         end = yield from ops.read(f"{home}/{k}.end", End)
         if end is None:
+            yield from ops.read(f"{home}/{k}.claim", Claim)  # damaged, nobody could say whose it is
             # Only the last attempt can be open. A hole below it means that the folder moved while we read.
             standing = Standing.RUNNING if k == n else Standing.GONE
             attempts.append(Attempt(n=k, claim=None))

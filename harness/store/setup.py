@@ -28,7 +28,10 @@ _PASSING = frozenset(
 
 def make_folders(layout: Layout, *, durable: bool = True) -> None:
     """Make what is missing below queue/ and state/; never changes what is there."""
-    made: set[Path] = set()
+    first = not (
+        layout.queue / "FORMAT"
+    ).exists()  # written last: until then folders may be another's, not durable yet
+    parents: set[Path] = set()
     for folder, mode in (
         (layout.queue, QUEUE_MODE),
         (layout.state, PRIVATE_MODE),
@@ -36,13 +39,15 @@ def make_folders(layout: Layout, *, durable: bool = True) -> None:
         *((layout.state / name, PRIVATE_MODE) for name in STATE_FOLDERS),
     ):
         try:
-            os.mkdir(folder)
+            os.mkdir(folder, mode)
         except FileExistsError:
+            if first:
+                parents.add(folder.parent)
             continue
         os.chmod(folder, mode)
-        made.add(folder.parent)
+        parents.add(folder.parent)
     if durable:
-        for parent in made:
+        for parent in parents:
             fsync_path(parent)
     _write_format(layout, durable)
 

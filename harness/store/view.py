@@ -237,8 +237,13 @@ class View:
     def _with_claims(self, place: str, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
         full: list[Attempt] = []
         for a in attempts:
-            claim = self._disk.do_read(f"{place}/{a.n}.claim", Claim)
             end = a.end or self._disk.do_read(f"{place}/{a.n}.end", End)
+            try:
+                claim = self._disk.do_read(f"{place}/{a.n}.claim", Claim)
+            except UnreadableRecordError:
+                if end is None:
+                    raise  # nobody can say whose it is, and it stops the item
+                claim = None  # decided without it; fsck names it
             verdict = a.verdict or self._disk.do_read(f"{place}/{a.n}.verdict", Verdict)
             grant = a.grant or self._disk.do_read(f"{place}/{a.n}.grant", Grant)
             full.append(

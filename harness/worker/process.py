@@ -24,7 +24,7 @@ from harness.clock import Clock, SystemClock, rfc3339
 from harness.config import Config, Durability, load
 from harness.containment import Containment, Kind
 from harness.dataclass import dataclass
-from harness.errors import ConfigError, ConflictError, HarnessError, StoreError
+from harness.errors import ConfigError, ConflictError, HarnessError, StoreError, UnreadableRecordError
 from harness.events import EventStream
 from harness.layout import Layout
 from harness.logs import Event
@@ -314,10 +314,15 @@ class Worker:
         )
 
     def _claims(self, owned: Claimed) -> dict[int, Claim]:
-        """Of this attempt and the last ones before it: when and where they ran."""
-        wanted = range(max(1, owned.n - EARLIER), owned.n + 1)
-        found = {n: self.disk.run(claim_of(owned.uid, n)) for n in wanted}
-        return {n: claim for n, claim in found.items() if claim is not None}
+        """Of this attempt and the last ones before it: when and where they ran. Without those that are damaged: what
+        is decided stays decided without them, and fsck names them."""
+        found: dict[int, Claim] = {}
+        for n in range(max(1, owned.n - EARLIER), owned.n + 1):
+            with suppress(UnreadableRecordError):
+                claim = self.disk.run(claim_of(owned.uid, n))
+                if claim is not None:
+                    found[n] = claim
+        return found
 
     def _hub(self, name: str) -> Hub:
         if name not in self.hubs:

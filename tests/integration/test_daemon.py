@@ -302,14 +302,17 @@ def test_a_persons_own_commit_meanwhile_is_kept(tmp_path: Path) -> None:
         assert git(d.app, "show", "main:mine") == "mine"
 
 
-def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell", ["1.claim", "1.end"])
+def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(
+    tmp_path: Path, cell: str
+) -> None:
     with daemon(tmp_path) as d:
         (d.layout.control / "pause").touch()
         d.start()
         d.drop("torn", {"prompt": commit("a")})
         d.drop("later", {"prompt": commit("b"), "depends_on": ["torn"]})
         uid = d.until_state("torn", "ready").uid
-        (d.layout.queue / "open" / uid / "1.end").write_text('{"v": 1, "outc')
+        (d.layout.queue / "open" / uid / cell).write_text('{"v": 1, "outc')
         d.drop("good", {"prompt": commit("c")})
         (d.layout.control / "pause").unlink()
 

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from harness.hub.trailers import ATTEMPT, ITEM
-from harness.model import Claim, Outcome, Verdict
+from harness.model import MAX_RELEASES, Claim, Outcome, Verdict
 from harness.store.ops import Linked, Moved
-from tests.model import processes
+from tests.model import copies, processes
 from tests.model.automaton import END, PRIVATE, SYNC, TORN, Automaton, Interned
 from tests.model.files import Files, split
 from tests.model.git import BASE, Commits
@@ -88,8 +88,8 @@ class Scenario:
     """Somebody moves folders of the store: alarms are right."""
     kills_hung: bool = False
     """The monitor's kill is real: who expires a suspect may kill it first, or find that it lives on."""
-    releases: int = 20
-    """The bound on releases, `model.MAX_RELEASES` in this scenario."""
+    releases: int = MAX_RELEASES
+    """The bound on releases. Another than the product's is that of a copy of it."""
 
 
 @dataclass(slots=True)
@@ -138,7 +138,8 @@ class Explorer:
         self, scenario: Scenario, p: SimpleNamespace | None = None, *, interned: Interned | None = None
     ) -> None:
         self.scenario = scenario
-        self.p = p or processes.product()
+        shipped = scenario.releases == MAX_RELEASES
+        self.p = p or (processes.product() if shipped else copies.bounded(scenario.releases))
         self.records = interned or Interned()
         self.commits = Commits()
         self.tracked = scenario.budget.powers > 0
@@ -702,7 +703,7 @@ class Explorer:
         return hash((files.key(), ghost, procs, budget))
 
     def _check(self, files: Files, ghost: frozenset[Any], trace: Any) -> None:
-        key = hash((files.h, files.git, ghost))
+        key = hash((files.h, files.git, ghost, files.time_passed))
         if key in self._checked:
             return
         self._checked.add(key)

@@ -111,9 +111,10 @@ class Cells:
         return self.item.max_attempts + sum(g.extra for n, g in self.grants.items() if 0 < n < upto)
 
     def released(self, upto: int) -> int:
-        """How often it was given back since the last grant before `upto`."""
+        """How often it was given back since the last grant before `upto`, by anything but a limit, a budget or a stop."""
         last = max((n for n in self.grants if n < upto), default=0)
-        return sum(self.ends[n].outcome is Outcome.RELEASED for n in range(last + 1, upto + 1))
+        ends = [self.ends[n] for n in range(last + 1, upto + 1)]
+        return sum(end.outcome is Outcome.RELEASED and not end.waits for end in ends)
 
     def parked(self, releases: int) -> bool:
         """Does only a person move it on?"""
@@ -439,9 +440,17 @@ class Rules:
             for held in range(1, n):
                 if cells.ends[held].outcome is Outcome.HELD and not any(held <= g < n for g in cells.grants):
                     raise Broken(f"I13 {uid}.{n} runs although it was held as {held}")
-            for _, _, told in acked:
+            for _, _, told, _ in acked:
                 if n > told and not any(told <= g < n for g in cells.grants):
                     raise Broken(f"I13 {uid}.{n} runs although a person was told that it does not, as {told}")
+        for _, _, told, what in acked:
+            is_ = cells.outcome(told)
+            if is_ is None and told in cells.ends:
+                is_ = cells.ends[told].outcome.value
+            if is_ is None and told in cells.claims:  # whoever completes it does so by its act
+                is_ = {Act.HOLD: "held", Act.CANCEL: "cancelled"}.get(cells.claims[told].act)
+            if is_ != what:
+                raise Broken(f"I13 a person was told that {uid} is {what} as {told}, and it is {is_}")
 
     # ---- git, and what happened ----------------------------------------------------------------------------------------
 
@@ -495,7 +504,7 @@ class Rules:
                         raise Broken(f"I17 a false alarm: {fact[1]}")
                 case "intrude":
                     there = self.commits.ancestors(files.git.target)
-                    if fact[1] not in there and not self.scenario.budget.powers:
+                    if fact[1] not in there:
                         raise Broken(f"I12 what somebody else pushed was overwritten by {files.git.target}")
                 case "commit_theirs":
                     if fact[1] not in self.commits.ancestors(files.git.theirs):

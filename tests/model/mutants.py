@@ -13,17 +13,12 @@ and for every bug that was found in the store. The end of this file says which r
 from __future__ import annotations
 
 import argparse
-import builtins
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib import import_module
-from pathlib import Path
-from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any
 
-from harness.model import Act, Claim, CommitPolicy, End, Grant, Identity, Outcome, Record
+from harness.model import Act, Claim, CommitPolicy, End, Grant, Identity, Outcome
+from tests.model.copies import MODULES, load, source
 from tests.model.explorer import Budget, Explorer, Process, Result, Scenario
 from tests.model.invariants import BEFORE
 from tests.model.processes import cancel, hold, retry, stop
@@ -57,18 +52,6 @@ from tests.model.scenarios import (
     w,
 )
 
-STORE = "harness.store"
-HUB = "harness.hub"
-MODULES = {
-    name: f"{package}.{name}"
-    for package, names in (
-        (STORE, "cells names decisions batches admission promotion attempts operators lane sweeping"),
-        (HUB, "publishing trailers"),
-    )
-    for name in names.split()
-}
-"""Those that hold generators or rules, in the order of their imports. Whatever else they import is the product's own."""
-
 LIMIT_S = 20.0
 """CPU time for one of them; most need a hundredth of a second."""
 
@@ -97,13 +80,6 @@ class Mutant:
 # ---- loading ---------------------------------------------------------------------------------------------------------------
 
 
-@lru_cache
-def source(module: str) -> str:
-    path = import_module(MODULES[module]).__file__
-    assert path is not None
-    return Path(path).read_text("utf-8")
-
-
 def mutated(mutant: Mutant) -> dict[str, str]:
     """The sources of all modules, changed. Raises Inapplicable, which names the mutant."""
     sources = {module: source(module) for module in MODULES}
@@ -115,46 +91,8 @@ def mutated(mutant: Mutant) -> dict[str, str]:
     return sources
 
 
-@lru_cache(256)
-def _compiled(module: str, text: str) -> CodeType:
-    return compile(text, f"<{module}>", "exec", dont_inherit=True)
-
-
-def load(sources: Mapping[str, str]) -> SimpleNamespace:
-    """A copy of the store's generators, made of `sources`. `sys.modules` stays as it is.
-
-    Modules of the copy import each other; everything else is the product's. So are the classes of records: they are what
-    both sides of a model read, and their text is not what a mutant is about.
-    """
-    copies: dict[str, ModuleType] = {}
-
-    def imported(
-        name: str,
-        globals_: Mapping[str, object] | None = None,
-        locals_: Mapping[str, object] | None = None,
-        fromlist: tuple[str, ...] = (),
-        level: int = 0,
-    ) -> Any:
-        if name == STORE and fromlist:
-            whole = import_module(STORE)
-            return SimpleNamespace(**{x: copies.get(f"{STORE}.{x}") or getattr(whole, x) for x in fromlist})
-        return copies.get(name) or builtins.__import__(name, globals_, locals_, fromlist, level)
-
-    for module, text in sources.items():
-        name = MODULES[module]
-        real = import_module(name)
-        copy = copies[name] = ModuleType(name)
-        copy.__dict__["__builtins__"] = {**vars(builtins), "__import__": imported}
-        exec(_compiled(module, text), copy.__dict__)
-        for key, value in vars(real).items():
-            if isinstance(value, type) and issubclass(value, Record):
-                setattr(copy, key, value)
-    shared = {"ops": import_module(f"{STORE}.ops")}
-    return SimpleNamespace(**{module: copies[MODULES[module]] for module in sources}, **shared)
-
-
 def run(mutant: Mutant) -> Result:
-    return Explorer(mutant.scenario, load(mutated(mutant))).run(seconds=LIMIT_S)
+    return Explorer(mutant.scenario, load(mutated(mutant), mutant.scenario.releases)).run(seconds=LIMIT_S)
 
 
 def as_expected(mutant: Mutant, result: Result) -> bool:
@@ -255,6 +193,8 @@ CONSUME_HOLD = (
 OVERRULE = (
     "    if (yield from _decide(actor, uid, n, outcome, by, why)) is not Won.YES:\n        return False\n"
 )
+JUDGE = "                yield from judge(uid, seen.n, cancel_by=by, why=why)\n"
+TOO_LATE_TO_HOLD = "                return _too_late(seen)\n            case Standing.SUBMITTED:\n                return Answer(\n"
 STOP = '    won, _ = yield from publish(actor, "end", record, f"queue/open/{uid}/{n}.end")\n    if won is Won.YES:\n'
 ZERO_CANCEL = (
     '        won, _ = yield from publish(actor, "end", zero, f"queue/waiting/{uid}/0.end")\n'
@@ -438,6 +378,12 @@ def parking() -> list[Mutant]:
             ("cells", " and end.sha is not None\n", "\n"),
         ), scene((j(),), World().item("x", commit=CommitPolicy.OPTIONAL).cell("x", "1.claim", DEAD_CLAIM)
                  .cell("x", "1.end", End(n=1, outcome=Outcome.DONE, by=BEFORE)))),
+        Mutant("M170 what waited for a limit counts as given back", (
+            ("cells", " and not a.end.waits\n", "\n"),
+        ), scene((w(),), one().history("x", "waited", "waited"), releases=1)),
+        Mutant("M171 an item is parked one release early", (
+            ("cells", "    if releases > MAX_RELEASES:\n", "    if releases >= MAX_RELEASES:\n"),
+        ), scene((w(),), one().history("x", "released"), releases=1)),
     ]  # fmt: skip
 
 
@@ -575,6 +521,18 @@ def people() -> list[Mutant]:
         Mutant("M89 who did not decide a running attempt says that it did", (
             ("operators", OVERRULE, "    yield from _decide(actor, uid, n, outcome, by, why)\n"),
         ), scene((person(hold, "x"), w(rounds=2)), one(), fails=1)),
+        Mutant("M172 cancel says that it did what is over otherwise", (
+            ("operators", "                if _cancelled(seen):\n", "                if True:\n"),
+        ), scene((person(cancel, "g"), j()), submitted())),
+        Mutant("M173 who asked for the cancel of a result does not look what became of it", (
+            ("operators", JUDGE, JUDGE + "                return Answer(said=Said.DONE, n=seen.n)\n"),
+        ), scene((person(cancel, "g"), j()), submitted())),
+        Mutant("M174 who did not cancel a running attempt says that it did", (
+            ("operators", OVERRULE, "    yield from _decide(actor, uid, n, outcome, by, why)\n"),
+        ), scene((person(cancel, "x"), w()), one())),
+        Mutant("M175 hold says that it parked what is over", (
+            ("operators", TOO_LATE_TO_HOLD, TOO_LATE_TO_HOLD.replace("_too_late(seen)", "Answer(said=Said.DONE, n=seen.n)")),
+        ), scene((person(hold, "x"), w()), one())),
         Mutant("M90 an operator's claim does not name its act", (
             ("operators", "    record = Claim(n=n, act=act, owner", "    record = Claim(n=n, act=Act.RUN, owner"),
         ), scene((person(cancel, "x"), m(), w()), held, kills=1)),
@@ -636,6 +594,9 @@ def waits() -> list[Mutant]:
                  .drop("d.json", NEEDS_X))),
         Mutant("M98 an item does not wait for its time", (
             ("promotion", "    if item.not_before and not (yield from ops.passed(item.not_before)):\n", "    if False:\n"),
+        ), scene((t(), w()), World().waiting("d", **LATER))),
+        Mutant("M176 the time is asked, and whatever it says the item runs", (
+            ("promotion", "not (yield from ops.passed(item.not_before)):\n", "(yield from ops.passed(item.not_before)) is None:\n"),
         ), scene((t(), w()), World().waiting("d", **LATER))),
         Mutant("M99 an optional dependency must be met", (
             ("promotion", "(stub.outcome in MET or dep in item.optional_deps)", "stub.outcome in MET"),

@@ -6,7 +6,7 @@ to use (the product's, or a mutant's). `me` names the incarnation. Whatever is n
     ("exec", uid, n, me)        the attempt has side effects from here on
     ("choose", uid, n)          what the agent makes of it: done, failed, released, or it looks whether it was decided
     ("commit", sha), ("sync_hub",)     its result, in git
-    ("acked", uid, n)           a person was told that the item will not run
+    ("acked", uid, n, what)     a person was told that the item will not run: it is cancelled, or held, as n
     ("promised", uid)           a person was told that the item runs without waiting
     ("superseded", uid, n)      an owner gave up because somebody else decided its attempt
 """
@@ -224,14 +224,14 @@ def cancel(p: SimpleNamespace, me: str, uid: str) -> Body:
 
     said = yield from p.operators.cancel(self, uid, me, "", judge)
     if said.said is p.operators.Said.DONE:
-        yield ("acked", uid, said.n)
+        yield ("acked", uid, said.n, "cancelled")
     yield from p.attempts.finish(uid)
 
 
 def hold(p: SimpleNamespace, me: str, uid: str) -> Body:
     said = yield from p.operators.hold(actor(p, me), uid, me, "")
     if said.said is p.operators.Said.DONE:
-        yield ("acked", uid, said.n)
+        yield ("acked", uid, said.n, "held")
 
 
 def stop(p: SimpleNamespace, me: str, uid: str) -> Body:

@@ -102,14 +102,16 @@ class World:
         return self
 
     def history(self, name: str, *outcomes: str) -> World:
-        """Attempts that are decided already; "done" has a result to merge, "returned" was refused."""
+        """Attempts that are decided already; "done" has a result to merge, "returned" was refused, "waited" was given back
+        for a limit."""
         old = Identity(incarnation=BEFORE, name=BEFORE)
         for n, what in enumerate(outcomes, 1):
             act = {"held": Act.HOLD}.get(what, Act.RUN)
             self.cell(name, f"{n}.claim", Claim(n=n, act=act, owner=old))
             sha = f"c-{uid_of(name)}-{n}" if what in ("done", "returned") else None
-            outcome = Outcome("done" if what == "returned" else what)
-            self.cell(name, f"{n}.end", End(n=n, outcome=outcome, by=BEFORE, sha=sha))
+            outcome = Outcome({"returned": "done", "waited": "released"}.get(what, what))
+            waits = "limit" if what == "waited" else ""
+            self.cell(name, f"{n}.end", End(n=n, outcome=outcome, by=BEFORE, sha=sha, waits=waits))
             if what == "returned":
                 self.cell(name, f"{n}.verdict", Verdict(n=n, returned="gate", gate="tests"))
         return self
@@ -318,6 +320,8 @@ def scenarios() -> list[Scenario]:
         Scenario("M torn listings: 2 workers, monitor; 2 torn, 1 suspicion, 1 failure", (w(rounds=2), w("v"), m()), one(), Budget(suspicions=1, fails=1, replies=2), torn=True),
         Scenario("N torn listings, power: 2 workers; 1 failure", (w(), w("v")), one(), Budget(powers=1, fails=1, replies=1), torn=True),
         Scenario("O released and failed: 2 workers and a monitor, at most 2", (w(rounds=3), w("v"), m()), one(attempts=2), Budget(suspicions=1, fails=2)),
+        Scenario("\u00a3 at most 1 release: 2 workers, monitor, stop; 3 failures", (w(rounds=3), w("v"), m(), person(stop, "x")), one().history("x", "waited"), Budget(fails=3), releases=1),
+        Scenario("\u00a4 at most 1 release: worker 3 rounds, hold, retry; 1 kill, 3 failures", (w(rounds=3), person(hold, "x", "h"), person(retry, "x", "r"), m()), one().history("x", "released", "waited"), Budget(kills=1, fails=3), releases=1),
         # ---- finishing
         Scenario("P 3 finishers", (m(), m("k"), m("l")), World().item("x").history("x", "cancelled"), Budget(kills=1)),
         Scenario("Q 2 finishers, power, weak", (m(), m("k")), World().item("x").history("x", "cancelled"), Budget(powers=1)),

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.model.mutants import MODULES, Inapplicable, Mutant, as_expected, load, mutants, mutated, run
+from tests.model.copies import MODULES, load
+from tests.model.mutants import Inapplicable, Mutant, as_expected, mutants, mutated, run
 from tests.model.processes import product
 
 SLOW = frozenset(

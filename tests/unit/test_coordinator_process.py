@@ -23,6 +23,7 @@ from harness.model import Outcome
 from harness.procs import ProcessId
 from harness.reports import AgentReport, ProjectReport
 from harness.signals import STOP_NOW
+from harness.store import attempts
 from harness.store.cells import Standing
 from tests.stores import World
 from tests.support import make_root
@@ -215,6 +216,25 @@ def test_of_all_who_finish_an_item_one_says_so(coordinator: Coordinator, world: 
     world.end(world.claim(other), Outcome.CANCELLED)
     sweep(coordinator, world)
     assert [e["uid"] for e in events(coordinator, "item_finished")] == [other]
+
+
+def test_a_damaged_claim_stops_its_item_and_nobody_else(coordinator: Coordinator, world: World) -> None:
+    """Also when it is damaged after the item was seen to run, and until it is gone."""
+    uid, other = world.add(id="a"), world.add(id="b")
+    for name in (uid, other):
+        world.run(attempts.abandon(world.claim(name)))  # its owner died
+        assert coordinator.index.look_at(name)
+    cell = world.layout.queue / "open" / uid / "1.claim"
+    cell.write_bytes(b"")
+    coordinator.following.expire_dead()
+    assert "1.claim" in coordinator.index.unreadable[uid]
+    assert [e["uid"] for e in events(coordinator, "attempt_expired")] == [other]
+    sweep(coordinator, world)
+    assert uid not in coordinator.index.open
+    assert "1.claim" in coordinator.index.unreadable[uid]
+    cell.parent.rename(world.layout.root / "away")
+    sweep(coordinator, world)
+    assert coordinator.index.unreadable == {}
 
 
 # ---- idle ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from harness.errors import StoreError
 from harness.model import Outcome
 from harness.store import attempts, operators, promotion
-from harness.store.cells import Standing
+from harness.store.cells import Standing, claim_of
 from harness.store.operators import Answer, Said
 from harness.store.promotion import Waiting
 from tests.stores import World
@@ -209,7 +209,7 @@ def test_a_released_ticket_can_be_abandoned(world: World) -> None:
     assert world.disk._tickets
     world.run(attempts.abandon(owned))
     assert world.disk._tickets == {}
-    assert world.run(attempts.running_claim(uid, 1))
+    assert world.run(claim_of(uid, 1))
 
 
 def test_an_owner_learns_that_it_was_cancelled_also_when_the_item_is_archived_already(world: World) -> None:

@@ -24,13 +24,14 @@ from harness.containment import Containment
 from harness.errors import GitError
 from harness.events import EventStream, read
 from harness.hub import Hub
-from harness.model import End, Outcome
+from harness.model import End, Outcome, State
 from harness.pace import idle_beat_s
 from harness.reports import AgentReport
 from harness.spend import Ledger, Payer, entries
 from harness.store import attempts
 from harness.store.cells import Standing
 from harness.store.hints import Hints
+from harness.store.view import View
 from harness.worker.process import Worker
 from tests.hubs import git, person
 from tests.stores import World, end_record
@@ -160,6 +161,20 @@ def test_a_result_is_submitted_and_the_merger_rung_for(b: Bench, coordinated: No
     end = b.end(uid)
     assert end.nonce
     assert [e["sha"] for e in b.said("item_submitted")] == [end.sha]
+
+
+def test_a_damaged_claim_of_an_earlier_attempt_keeps_nobody_from_the_next(
+    b: Bench, coordinated: None
+) -> None:
+    uid = b.add("true", commit="none")
+    b.world.attempt(uid, Outcome.FAILED)
+    (b.world.layout.queue / "open" / uid / "1.claim").write_bytes(b"")
+    (seen,) = View(b.world.disk).all_live()
+    assert (seen.state, seen.attempts[0].claim) == (State.READY, None)
+    Hints(b.world.layout).add(uid, 0)
+    b.run()
+    assert [e["n"] for e in b.said("item_claimed")] == [2]
+    assert b.world.stub(uid)
 
 
 def test_hints_that_are_wrong_are_removed_and_the_next_one_tried(b: Bench, coordinated: None) -> None:
