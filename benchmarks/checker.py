@@ -25,6 +25,8 @@ STARTING = re.compile(r"(selftest|format)\.[0-9a-f]+(\.link)?")
 STARTING_S = 3600 + 60
 FOR_GOOD = (2, 78)
 """Exit codes after which systemd starts no other coordinator (4, another one runs, is what a bench may do itself)."""
+LATER = ("a merge that no item accounts for", "the person's main is not")
+"""What is only wrong when all is done: an item is archived after its merge, and the merge published after that."""
 CELL = re.compile(r"(\d+)\.(claim|end|verdict|grant)")
 
 
@@ -68,6 +70,28 @@ def check(
     wrong += _line(fleet, items, expected)
     wrong += repositories(fleet, only_named=unsynced)
     wrong += _own_check(fleet)
+    return wrong
+
+
+def check_unfinished(
+    fleet: Fleet,
+    expected: Mapping[str, str | None],
+    cancelled: Collection[str] = (),
+    told: Collection[str] = (),
+) -> list[str]:
+    """Everything that is wrong already when all of it was killed before everything was done: what is archived, and the
+    target. What is not archived may be anywhere."""
+    wrong = list(_ends(fleet.ended))
+    items = list(_archived(fleet.queue, wrong))
+    names = {one.item["id"] for one in items}
+    over = {one.item["id"] for one in items if _is_over_by_cancel(one)}
+    known = {name: None if name in over else path for name, path in expected.items() if name in names}
+    wrong += _once(items, {name: path for name, path in expected.items() if name in names})
+    wrong += [
+        f"{name}: somebody was told that it is cancelled, and it is not" for name in {*told} & names - over
+    ]
+    wrong += _lives(fleet.queue, items, cancelled)
+    wrong += [w for w in _line(fleet, items, known) if not w.startswith(LATER)]
     return wrong
 
 
@@ -207,6 +231,9 @@ def _line(fleet: Fleet, items: list[Archived], expected: Mapping[str, str | None
     subjects = Counter(subject.partition(":")[0] for _, subject in merges.values())
     for name, path in expected.items():
         if subjects[name] != (path is not None):
+            yield f"{name} has {subjects[name]} merges on the line"
+    for name in subjects.keys() - expected.keys():
+        if subjects[name] > 1:
             yield f"{name} has {subjects[name]} merges on the line"
     for one in items:
         last = one.cells[max(one.cells)] if one.cells else {}

@@ -58,7 +58,7 @@ PARTS = (
     Part(
         "faults",
         "every system call of a day of the store, and of git's in the hub, × {ENOSPC, EIO, EROFS, EMLINK, EACCES, EMFILE, kill}",
-        (*PYTHON, "pytest", "-q", "--tb=short", "-n", "4", *FAULTS),
+        (*PYTHON, "pytest", "-q", "--tb=short", "-rP", "-n", "4", *FAULTS),
         (),
         r"\d+ (?:passed|failed).*",
         {"HARNESS_FAULTS": "all"},
@@ -152,8 +152,14 @@ def prove(part: Part, quick: bool) -> tuple[int, str, float]:
         KEPT.mkdir(exist_ok=True)
         shown = " ".join(x for x in part.command[4:])
         (KEPT / f"{part.name}.txt").write_text(f"$ {part.command[3]} {shown}\n{printed}")
+    return running.returncode, said(part, printed), seconds
+
+
+def said(part: Part, printed: str) -> str:
+    """The line of it that says it."""
     found = re.findall(part.said, printed)
-    return running.returncode, found[-1].strip() if found else printed.strip().rpartition("\n")[2], seconds
+    line: str = found[-1] if found else printed.strip().rpartition("\n")[2]
+    return line.strip().replace("|", "/")
 
 
 def _without_places(line: str) -> str:
@@ -196,14 +202,15 @@ def main() -> int:
     for part in PARTS:
         if args.part and part.name not in args.part:
             continue
-        code, said, seconds = prove(part, args.quick)
+        code, text, seconds = prove(part, args.quick)
         print(
-            f"{'ok    ' if code == 0 else 'FAILED'} {part.name}: {said} ({seconds / 60:.1f} min)", flush=True
+            f"{'ok    ' if code == 0 else 'FAILED'} {part.name}: {text} ({seconds / 60:.1f} min)", flush=True
         )
         if code:
             failed.append(part.name)
-        text = said.replace("|", "/") if code == 0 else f"**failed**: {said}".replace("|", "/")
-        rows[part.name] = f"| {part.name} | {part.what} | {text} | {seconds / 60:.1f} | {proved} |"
+        rows[part.name] = (
+            f"| {part.name} | {part.what} | {'' if code == 0 else '**failed**: '}{text} | {seconds / 60:.1f} | {proved} |"
+        )
     if not args.quick:
         write(rows)
     return int(bool(failed))

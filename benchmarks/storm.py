@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.checker import check
+from benchmarks.checker import check, check_unfinished
 from benchmarks.fleet import Fleet, Process, git
 from benchmarks.tables import Row, note
 
@@ -444,7 +444,14 @@ def storm(
             floor_mb=floor_mb,
         )
         try:
-            took = it.run(timeout_s or 600 + 6 * items + 2 * gap_s * ((kills or 0) + stops))
+            try:
+                took = it.run(timeout_s or 600 + 6 * items + 2 * gap_s * ((kills or 0) + stops))
+            except TimeoutError as e:
+                fleet.kill_all()
+                wrong = check_unfinished(fleet, it.expected, it.cancelled, it.told)
+                if wrong:
+                    raise Wrong([*wrong, str(e)]) from e
+                raise
             if not fleet.started():
                 fleet.start(wait_for=0)
             fleet.until(lambda: published(fleet), 120, "everything is published")

@@ -1,7 +1,7 @@
 """System calls of the store that fail: the n-th one, in any way, in this process.
 
-The store's modules get another `os` and `fcntl`, which count the calls that touch the disk. `./scripts/prove inject` does
-the same to whole processes, git included, with strace.
+The store's modules get another `os` and `fcntl`, which count the calls that touch the disk; syncfs(2), which Python does not
+have, is counted in the store's own call of it. What git does is in `tests/integration/test_hub_faults.py`.
 """
 
 from __future__ import annotations
@@ -71,8 +71,16 @@ class Faults:
         real = [(m, name, getattr(m, name)) for m in modules for name in ("os", "fcntl") if hasattr(m, name)]
         for module, name, _ in real:
             setattr(module, name, _Module(os if name == "os" else fcntl, self._before))
+        syncfs = disk.Disk.do_syncfs
+
+        def do_syncfs(self_: disk.Disk) -> None:
+            self._before("syncfs")
+            syncfs(self_)
+
+        disk.Disk.do_syncfs = do_syncfs  # type: ignore[method-assign, assignment]
         try:
             yield self
         finally:
+            disk.Disk.do_syncfs = syncfs  # type: ignore[method-assign]
             for module, name, was in real:
                 setattr(module, name, was)

@@ -17,8 +17,8 @@ def test_kills_and_stops_lose_nothing_and_double_nothing(tmp_path: Path) -> None
     _, blown = storm(
         tmp_path,
         items=12,
-        kills=20,
-        stops=10,
+        kills=35,
+        stops=15,
         seed=random.randrange(1_000_000),
         gap_s=0.2,
         aim=(7, 2, 1),
@@ -29,8 +29,8 @@ def test_kills_and_stops_lose_nothing_and_double_nothing(tmp_path: Path) -> None
         files=20,
         timeout_s=240,
     )
-    assert blown.killed.fallen == {"worker": 14, "coordinator": 4, "merger": 2}
-    assert blown.stopped.fallen == {"worker": 7, "coordinator": 2, "merger": 1}
+    assert blown.killed.fallen == {"worker": 25, "coordinator": 7, "merger": 3}
+    assert blown.stopped.fallen == {"worker": 11, "coordinator": 3, "merger": 1}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ A change of a golden file is a change of the format: old stores must still be re
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from harness.store.cells import Standing
 from harness.store.decisions import Decided, Decision
 from harness.store.names import Name
 from tests.stores import World
-from tests.support import FakeClock
+from tests.support import ROOT, FakeClock
 
 V1 = Path(__file__).parent.parent / "data" / "v1"
 WHEN = "2027-01-15T08:00:00.000Z"
@@ -76,6 +77,7 @@ RECORDS: dict[str, Record] = {
         admitted_at=WHEN,
     ),
     "item-small.json": Item(uid="a-1", id="a", prompt="do it", project="app"),
+    "item-tokens.json": Item(uid="a-2", id="a", prompt="do it", project="app", max_budget_tokens=2_000_000),
     "claim-run.json": Claim(n=1, act=Act.RUN, owner=OWNER, claimed_at=WHEN, branch=f"harness/{UID}/1"),
     "claim-hold.json": Claim(
         n=2, act=Act.HOLD, owner=Identity(incarnation="cli.t0q3ox.1", name="cli"), claimed_at=WHEN
@@ -91,6 +93,16 @@ RECORDS: dict[str, Record] = {
         reason="gate tests: exit 1",
         not_before="2027-01-15T08:00:10.000Z",
         ended_at=WHEN,
+    ),
+    "end-released.json": End(
+        n=3,
+        outcome=Outcome.RELEASED,
+        by="agent-1",
+        reason="waits for claude (default)",
+        not_before="2027-01-15T13:00:00.000Z",
+        ended_at=WHEN,
+        agent="claude",
+        waits="limit",
     ),
     "end-cancelled.json": End(n=0, outcome=Outcome.CANCELLED, by="ada", reason="not needed", ended_at=WHEN),
     "verdict-merged.json": Verdict(n=1, merged="2e" * 20, judged_at=WHEN),
@@ -161,6 +173,33 @@ def test_every_record_is_one_line_of_ascii(name: str) -> None:
     assert raw.count(b"\n") == 1
     assert raw.endswith(b"}\n")
     assert raw.startswith(b'{"v": 1, ')
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ("item.json", Item),
+        ("`<n>.claim`", Claim),
+        ("`<n>.end`", End),
+        ("`<n>.verdict`", Verdict),
+        ("`<n>.grant`", Grant),
+        ("id cell", Name),
+        ("batch, rejection", Decision),
+    ],
+)
+def test_every_field_of_a_record_is_in_the_protocol_and_in_a_golden_file(
+    row: str, kind: type[Record]
+) -> None:
+    names = {field.name for field in fields(kind)}
+    (said,) = [x for x in (ROOT / "docs/protocol.md").read_text().splitlines() if x.startswith(f"| {row} |")]
+    assert names <= set(re.findall(r"`(\w+)`", said.split("|")[2]))
+    written = {
+        key
+        for name, it in RECORDS.items()
+        if type(it) is kind
+        for key in json.loads((V1 / name).read_bytes())
+    }
+    assert names <= written
 
 
 def test_a_drop_is_decided_by_one_of_two_kinds_of_record() -> None:
