@@ -416,7 +416,9 @@ def _needs(
     for item in parked:
         name = str(item.get("id") or item.get("uid", ""))
         what = f"{name} is parked: {item.get('reason', '')}".rstrip(": ")
-        needs.append(Need(what=what, command=f"harnessctl retry {item.get('uid', name)}"))
+        damaged = not item.get("id")  # no record of it is believed then
+        command = "harnessctl fsck" if damaged else f"harnessctl retry {item.get('uid', name)}"
+        needs.append(Need(what=what, command=command))
     if queue.parked > len(parked):
         more = queue.parked - len(parked)
         needs.append(Need(what=f"{more} more are parked", command="harnessctl items --state parked"))

@@ -29,7 +29,7 @@ class Tally:
     counts: dict[str, int]
     """State -> number of items."""
     parked: list[dict[str, Any]] = field(default_factory=list)
-    """The first of them: uid, id, reason."""
+    """The first of them: uid, id ("" when a record is damaged), reason."""
 
 
 def tally(layout: Layout) -> Tally:
@@ -48,7 +48,7 @@ def _tally(disk: Disk, view: View) -> Tally:
         state = seen if isinstance(seen, State) else seen.state
         counts[state.value] += 1
         if isinstance(seen, Seen) and state is State.PARKED and len(parked) < SHOWN:
-            parked.append({"uid": seen.uid, "id": seen.id, "reason": seen.reason})
+            parked.append({"uid": seen.uid, "id": seen.id if seen.item else "", "reason": seen.reason})
     counts[State.INCOMING] += len(view.uids("incoming"))
     counts[State.REJECTED] += len(view.uids("rejected"))
     for uid in (uid for _, uid in view.archived()):

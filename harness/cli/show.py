@@ -159,6 +159,8 @@ def _attempts(seen: Seen, layout: Layout) -> None:
 
 
 def _commands(seen: Seen) -> list[str]:
+    if seen.item is None and seen.state is State.PARKED:  # a record is damaged
+        return ["harnessctl fsck"]
     match seen.state:
         case State.PARKED:
             return [f"harnessctl retry {seen.uid}", f"harnessctl cancel {seen.uid}"]

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from harness.globs import matches_any
 from harness.hub.git import Tree
-from harness.hub.refs import is_sha
-from harness.hub.repo import BRANCHES, Repo
+from harness.hub.repo import Repo
 from harness.hub.salvage import Saved
-from harness.hub.slots import Place, Slot, admins_at
+from harness.hub.slots import Place, Slot, admins_at, mend_admin
 from harness.logs import Event
 
 CHUNK = 500
@@ -102,7 +101,7 @@ def move_aside(repo: Repo, place: Place, record: Slot | None, why: str) -> Path:
         for admin in admins:
             with contextlib.suppress(OSError):
                 (admin / "gitdir").write_text(f"{kept / '.git'}\n")
-                _mend_head(repo, admin, record)
+                mend_admin(repo, admin, record)
                 if not os.path.lexists(kept / ".git") and not kept.is_symlink():
                     (kept / ".git").write_text(f"gitdir: {admin}\n")
         place.forget()
@@ -115,20 +114,6 @@ def move_aside(repo: Repo, place: Place, record: Slot | None, why: str) -> Path:
         reason=why,
     )
     return kept
-
-
-def _mend_head(repo: Repo, admin: Path, record: Slot | None) -> None:
-    """A power loss leaves it empty (xfs), and then no `git fsck` of the hub is clean any more, for ever."""
-    head = admin / "HEAD"
-    said = head.read_bytes().decode("utf-8", "replace").strip() if head.is_file() else ""
-    if said.startswith("ref: ") or is_sha(said):
-        return
-    if record and record.uid:
-        text = f"ref: {BRANCHES}/{record.uid}/{record.n}"
-    else:
-        text = repo.refs.read(repo.target) or f"ref: {repo.target}"
-    head.unlink(missing_ok=True)  # a link, if an agent could make one
-    head.write_text(f"{text}\n")
 
 
 def _rename_free(source: Path, folder: Path, name: str) -> Path:

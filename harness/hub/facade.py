@@ -119,8 +119,8 @@ class Hub:
         self.repo.sync()
 
     def mend(self) -> int:
-        """Removes the objects that a power loss tore, once in each boot, before anything works in the hub. -> how many.
-        Raises OSError."""
+        """Mends what a power loss tore, once in each boot, before anything works in the hub. -> how many objects were
+        removed. Raises OSError."""
         return torn.mend(self.repo)
 
     def sweep(self, emit: Emit) -> None:

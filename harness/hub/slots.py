@@ -18,10 +18,11 @@ from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 
+from harness.atomicfs import replace_file
 from harness.dataclass import dataclass
 from harness.hub.git import Tree
 from harness.hub.refs import is_name, is_sha, read_file
-from harness.hub.repo import Repo
+from harness.hub.repo import BRANCHES, Repo
 from harness.procs import boot_id
 
 IN_PROGRESS = {
@@ -34,6 +35,7 @@ IN_PROGRESS = {
     "sequencer": "sequence",
 }
 """Files of an admin directory -> the command of git that is not finished."""
+COMMONDIR = b"../..\n"
 LEFT_BEHIND = (
     "ORIG_HEAD",
     "FETCH_HEAD",
@@ -136,6 +138,40 @@ def head_of(repo: Repo, admin: Path) -> Head:
     return Head(branch=None, sha=text if is_sha(text) else None)
 
 
+def mend_admin(repo: Repo, admin: Path, record: Slot | None) -> None:
+    """Makes an admin directory one that git can read. A power loss leaves its files empty, an agent may write into them; then
+    no `git fsck` of the hub is clean, and no other worktree can be added. Raises OSError."""
+    _mend_commondir(admin)
+    said = (read_file(admin / "HEAD") or b"").decode("utf-8", "replace").strip()
+    if said.startswith("ref: ") or is_sha(said):
+        return
+    if record and record.uid:
+        text = f"ref: {BRANCHES}/{record.uid}/{record.n}"
+    else:
+        text = repo.refs.read(repo.target) or f"ref: {repo.target}"
+    replace_file(admin / "HEAD", f"{text}\n".encode(), durable=False, mode=0o644)
+
+
+def _mend_commondir(admin: Path) -> None:
+    if read_file(admin / "commondir") != COMMONDIR:
+        replace_file(admin / "commondir", COMMONDIR, durable=False, mode=0o644)
+
+
+def mend_admins(repo: Repo) -> None:
+    """After a power loss, before anything works in the hub. The HEAD of a slot that is known is left to its next worker,
+    who saves what the branch has."""
+    slots = (place_of(repo, path.stem).read() for path in (repo.shelf / "slots").glob("*.json"))
+    known = {slot.admin for slot in slots if slot}
+    for admin in (repo.path / "worktrees").glob("*/"):
+        with contextlib.suppress(OSError):  # what an agent made of it is found by whoever needs it
+            if admin.is_symlink():
+                continue
+            if admin.name in known:
+                _mend_commondir(admin)
+            else:
+                mend_admin(repo, admin, None)
+
+
 def fault(tree: Tree) -> str | None:
     """Why this is not the worktree that we made, by its files alone; None when it is."""
     try:
@@ -148,7 +184,7 @@ def fault(tree: Tree) -> str | None:
     expected = {
         tree.path / ".git": f"gitdir: {tree.admin}\n",
         tree.admin / "gitdir": f"{tree.path / '.git'}\n",
-        tree.admin / "commondir": "../..\n",
+        tree.admin / "commondir": COMMONDIR.decode(),
     }
     for file, contents in expected.items():
         try:

@@ -1,4 +1,5 @@
-"""What a power loss tears in a hub: loose objects that nobody had made durable, written by agents whose git does not fsync.
+"""What a power loss tears in a hub: what git writes without fsync when it adds a worktree (`slots.mend_admins`), and loose
+objects that nobody had made durable, written by agents whose git does not fsync.
 
 git takes a file of the right name for the object, whatever is in it: `git add` of the same contents writes nothing, says
 nothing, and the next commit cannot be read. So before anything runs in another boot, objects that are not what their names
@@ -26,6 +27,7 @@ from pathlib import Path
 from harness.atomicfs import replace_file
 from harness.dataclass import dataclass
 from harness.hub.repo import Repo
+from harness.hub.slots import mend_admins
 from harness.logs import Event
 from harness.procs import boot_id
 
@@ -58,6 +60,7 @@ def mend(repo: Repo) -> int:
     mark, now = repo.shelf / "boot", boot_id()
     if not now or (mark.is_file() and mark.read_text(errors="replace") == now):
         return 0
+    mend_admins(repo)
     removed = sum(_remove_torn(repo.path / "objects"))
     if removed:
         repo.emit(Event.TORN_OBJECTS_REMOVED, project=repo.project.name, number=removed)

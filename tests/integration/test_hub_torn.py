@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -267,3 +268,50 @@ def test_what_a_cell_names_is_kept(at: Desk, hub: Hub) -> None:
     reboot(hub)
     assert at.open().mend() == 0
     assert git(hub.path, "rev-parse", "refs/harness/attempt/x-1/1") == head
+
+
+# ---- what git writes without fsync when it adds a worktree -------------------------------------------------------------
+
+ADMIN = [("commondir",), ("HEAD",), ("gitdir",), ("commondir", "HEAD", "gitdir")]
+RECORDS: dict[str, Callable[[bytes], bytes]] = {
+    "known": lambda record: record,
+    "torn": lambda record: b"",
+    "being made": lambda record: json.dumps(
+        json.loads(record) | {"phase": "switching", "admin": "", "boot": "before"}
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize("files", ADMIN, ids="+".join)
+def test_a_worktree_that_a_power_loss_tore_keeps_nobody_from_checking_the_hub(
+    hub: Hub, files: tuple[str, ...], record: str
+) -> None:
+    tree = worked(hub)
+    (admin,) = (hub.path / "worktrees").iterdir()
+    slot = hub.repo.shelf / "slots" / "agent-1.json"
+    slot.write_bytes(RECORDS[record](slot.read_bytes()))
+    for name in files:
+        empty(admin / name)
+    reboot(hub)
+    hub.mend()
+    hub.prepare("agent-2", "y-1", 1, hub.target())  # another is not kept from its work
+    again = hub.prepare("agent-1", "x-1", 2, hub.target())
+    assert git(again.path, "status", "--porcelain") == ""
+    assert git(again.path, "rev-parse", "HEAD") == again.base
+    assert git(hub.path, "fsck", "--strict", "--no-dangling") == ""
+    assert git(hub.path, "show", "harness/x-1/1:folder/file") == "work"
+    assert tree == again.path
+
+
+@pytest.mark.parametrize("name", ["commondir", "HEAD"])
+def test_an_agent_that_makes_a_folder_of_a_file_of_git_stops_nobody_after_a_power_loss(
+    hub: Hub, name: str
+) -> None:
+    worked(hub)
+    (admin,) = (hub.path / "worktrees").iterdir()
+    (hub.repo.shelf / "slots" / "agent-1.json").unlink()
+    (admin / name).unlink()
+    (admin / name).mkdir()
+    reboot(hub)
+    assert hub.mend() == 0

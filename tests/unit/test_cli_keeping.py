@@ -288,6 +288,10 @@ def test_a_damaged_record_is_shown_where_it_stands_and_hides_no_other_item(world
         assert said.code == 0, (verb, said.err)
         if verb[0] == "show" and phase != "done/*":
             assert "harnessctl fsck" in said.out
+            assert "harnessctl retry" not in said.out
+        if verb == ["status"] and what == "a claim":  # one that was never tried is only counted
+            assert "-> harnessctl fsck" in said.out
+            assert "-> harnessctl retry" not in said.out
         if verb[0] == "items":
             assert "well" in said.out
             assert uids[name] in said.out or name in said.out
