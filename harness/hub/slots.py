@@ -154,22 +154,32 @@ def mend_admin(repo: Repo, admin: Path, record: Slot | None) -> None:
 
 def _mend_commondir(admin: Path) -> None:
     if read_file(admin / "commondir") != COMMONDIR:
+        if (admin / "commondir").is_dir() and not (admin / "commondir").is_symlink():
+            (admin / "commondir").rename(admin / f"commondir.{os.urandom(4).hex()}")
         replace_file(admin / "commondir", COMMONDIR, durable=False, mode=0o644)
 
 
 def mend_admins(repo: Repo) -> None:
     """After a power loss, before anything works in the hub. The HEAD of a slot that is known is left to its next worker,
     who saves what the branch has."""
+    mend_commondirs(repo)
     slots = (place_of(repo, path.stem).read() for path in (repo.shelf / "slots").glob("*.json"))
     known = {slot.admin for slot in slots if slot}
-    for admin in (repo.path / "worktrees").glob("*/"):
-        with contextlib.suppress(OSError):  # what an agent made of it is found by whoever needs it
-            if admin.is_symlink():
-                continue
-            if admin.name in known:
-                _mend_commondir(admin)
-            else:
+    for admin in _admins(repo):
+        if admin.name not in known:
+            with contextlib.suppress(OSError):  # what an agent made of it is found by whoever needs it
                 mend_admin(repo, admin, None)
+
+
+def mend_commondirs(repo: Repo) -> None:
+    """git adds no worktree while it cannot read where another belongs."""
+    for admin in _admins(repo):
+        with contextlib.suppress(OSError):
+            _mend_commondir(admin)
+
+
+def _admins(repo: Repo) -> list[Path]:
+    return [admin for admin in (repo.path / "worktrees").glob("*/") if not admin.is_symlink()]
 
 
 def fault(tree: Tree) -> str | None:

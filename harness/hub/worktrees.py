@@ -19,7 +19,7 @@ from harness.hub.copies import copy_files
 from harness.hub.git import GitCommandError, Tree
 from harness.hub.repo import BRANCHES, SALVAGED, Repo
 from harness.hub.salvage import save
-from harness.hub.slots import Phase, Place, admins_at, fault, place_of, scrub, tree_of
+from harness.hub.slots import Phase, Place, admins_at, fault, mend_commondirs, place_of, scrub, tree_of
 from harness.hub.snapshot import copy_index, nested_in_index, status
 from harness.procs import boot_id
 
@@ -169,6 +169,7 @@ def _add(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> Tree:
     place.tree.parent.mkdir(parents=True, exist_ok=True)
     with repo.lock.held():
         place.write(phase=Phase.SWITCHING, uid=uid, n=n, base=base, admin="")
+        mend_commondirs(repo)
         repo.git("worktree", "add", "--quiet", "--detach", "--no-checkout", str(place.tree), base)
         admins = admins_at(repo, place.tree)
     if not admins:

@@ -154,6 +154,30 @@ def test_an_admin_directory_that_points_elsewhere_never_counts(
     assert not sprung(trap)
 
 
+@pytest.mark.parametrize("how", ["empty", "garbage", "folder", "pipe", "gone"])
+def test_an_agent_that_breaks_its_own_git_keeps_nobody_from_a_worktree(
+    hub: Hub, tree: Worktree, how: str
+) -> None:
+    """`git worktree add` reads those of all the others."""
+    commondir = hub.path / "worktrees" / tree.admin / "commondir"
+    commondir.unlink()
+    match how:
+        case "empty":
+            commondir.touch()
+        case "garbage":
+            commondir.write_bytes(bytes(1000))
+        case "folder":
+            commondir.mkdir()
+            (commondir / "file").touch()
+        case "pipe":
+            os.mkfifo(commondir)
+        case _:
+            pass
+    assert hub.prepare("agent-2", "y-1", 1, hub.target()).path.is_dir()
+    assert hub.prepare("agent-1", "z-1", 1, hub.target()).path.is_dir()
+    assert git(hub.path, "fsck", "--strict", "--no-dangling") == ""
+
+
 def test_nothing_runs_inside_of_a_nested_repository(hub: Hub, tree: Worktree, trap: Path) -> None:
     for name in ("untracked", "added"):
         git(tree.path, "init", "-q", name)
