@@ -82,7 +82,7 @@ def _consume(actor: Actor, seen: Look, act: Act, outcome: Outcome, by: str, why:
 
 
 def _make_durable(uid: str) -> Step[None]:
-    """The decision on an item that waited, wherever a promoter has moved its folder meanwhile, before a person is told."""
+    """A decision that may be another's, wherever its item is by now, before a person is told."""
     yield from ops.fsync_dir(f"queue/waiting/{uid}")
     yield from ops.fsync_dir(f"queue/open/{uid}")  # not there either: archived, and durable before that
 
@@ -143,6 +143,7 @@ def cancel(actor: Actor, uid: str, by: str, why: str, judge: Judge) -> Step[Answ
                 return Answer(said=Said.NOT_NOW, detail=seen.trouble)
             case Standing.OVER:
                 if _cancelled(seen):
+                    yield from _make_durable(uid)  # somebody else's verdict or end: it was only seen
                     return Answer(said=Said.DONE, n=seen.n)
                 return _too_late(seen)
             case Standing.SUBMITTED:
@@ -183,6 +184,8 @@ def retry(actor: Actor, uid: str, by: str, why: str, extra: int = 1, mode: str =
             won, _ = yield from publish(actor, "grant", record, f"queue/open/{uid}/{seen.n}.grant")
             if won is Won.GONE:
                 return Answer(said=Said.UNKNOWN)
+            if won is Won.LOST:
+                yield from _make_durable(uid)
             if seen.item:
                 yield from ops.hint(uid, seen.item.priority)
             return Answer(said=Said.DONE, n=seen.n, detail="" if won is Won.YES else "it was retried already")

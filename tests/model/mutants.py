@@ -21,7 +21,7 @@ from harness.model import Act, Claim, CommitPolicy, End, Grant, Identity, Outcom
 from tests.model.copies import MODULES, load, source
 from tests.model.explorer import Budget, Explorer, Process, Result, Scenario
 from tests.model.invariants import BEFORE
-from tests.model.processes import cancel, hold, retry, stop
+from tests.model.processes import cancel, hold, merger, retry, stop
 from tests.model.scenarios import (
     AFTER_X,
     BAD,
@@ -623,6 +623,9 @@ def waits() -> list[Mutant]:
         Mutant("M106 a person is told that an item runs, and that is not durable", (
             ("operators", "            yield from _make_durable(uid)\n            return Answer(\n", "            return Answer(\n"),
         ), scene((person(retry, "d"), t()), World().waiting("d", **LATER), powers=1)),
+        Mutant("M177 a person is told of a cancel that was only seen", (
+            ("operators", "                    yield from _make_durable(uid)  # somebody else's verdict or end", "                    pass  # somebody else's verdict or end"),
+        ), scene((Process("j", merger, {"publishes": True}, mortal=False), PUBLISH, person(cancel, "g")), submitted(), powers=1, publishes=True)),
         Mutant("M107 a person is told that a cancelled item runs", (
             ("operators", '        if (yield from ops.read(f"queue/waiting/{uid}/0.end", End)) is not None:\n', "        if False:\n"),
         ), scene((person(retry, "d"),), World().waiting("d", **LATER).cell("d", "0.end", ZERO_END))),
