@@ -27,6 +27,8 @@ FOR_GOOD = (2, 78)
 """Exit codes after which systemd starts no other coordinator (4, another one runs, is what a bench may do itself)."""
 LATER = ("a merge that no item accounts for", "the person's main is not")
 """What is only wrong when all is done: an item is archived after its merge, and the merge published after that."""
+SHARED = "shared/"
+"""Written by many items at once."""
 CELL = re.compile(r"(\d+)\.(claim|end|verdict|grant)")
 
 
@@ -251,6 +253,13 @@ def _line(fleet: Fleet, items: list[Archived], expected: Mapping[str, str | None
             yield f"{one.item['id']}: its file in main holds {text!r}"
     for sha, (_, subject) in merges.items():
         yield f"a merge that no item accounts for: {sha} {subject}"
+    first = git(fleet.hub, "rev-list", "--max-parents=0", "refs/heads/main", check=False)
+    for row in git(
+        fleet.hub, "diff", "--name-status", "--no-renames", first, "refs/heads/main", check=False
+    ).splitlines():
+        what, path = row.split("\t")
+        if not path.startswith(SHARED) and (what != "A" or path not in expected.values()):
+            yield f"main: {what} {path}, which nobody changed"
     if git(fleet.hub, "rev-parse", "refs/heads/main") != git(fleet.app, "rev-parse", "refs/heads/main"):
         yield "the person's main is not the hub's"
 

@@ -7,7 +7,7 @@ checked, the daemon started again, until the last loss is over and every item mu
 with `durability: process`, which promises nothing about power, and succeeds when the check finds that out.
 
 Power goes at any moment; or, nothing else being written any more, right after somebody was told that an item is cancelled;
-or right after a batch was admitted, while no worker runs.
+or right after a batch was admitted, while no worker runs; or a moment after everything was written out.
 
 Lock files that a loss leaves in the hub are no violation until the next start, which has to remove them. In the person's
 repository only the person removes one, who is played here: until then a publish is refused, and nothing else.
@@ -193,7 +193,7 @@ def losses(
 
 def _all(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random, number: int) -> list[str]:
     for k in range(number):
-        before = (_at_any_moment, _right_after_a_cancel, _right_after_a_batch)[k % 3]
+        before = (_at_any_moment, _right_after_a_cancel, _right_after_a_batch, _a_while_after_a_sync)[k % 4]
         wrong = [f"loss {k + 1}: {w}" for w in _one(fleet, storm, disk, chance, before)]
         note(f"power loss {k + 1} of {number}: {fleet.finished()} items archived; wrong: {len(wrong)}")
         if wrong:
@@ -209,6 +209,12 @@ def _all(fleet: Fleet, storm: Storm, disk: Disk, chance: random.Random, number: 
 
 def _at_any_moment(_: Fleet, __: Storm, chance: random.Random) -> None:
     time.sleep(chance.uniform(0, 1.5))
+
+
+def _a_while_after_a_sync(_: Fleet, __: Storm, chance: random.Random) -> None:
+    """As in an attempt that lasts longer than the kernel waits: what began it is on the disk, what it did last is not."""
+    os.sync()
+    time.sleep(chance.uniform(0.1, 1.0))
 
 
 def _right_after_a_cancel(fleet: Fleet, storm: Storm, chance: random.Random) -> None:

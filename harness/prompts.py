@@ -85,15 +85,24 @@ def heal_prompt(
     return _joined(item.prompt, sections, brief.instructions)
 
 
-def resume_prompt(item: Item, brief: Brief, why: str, worktree: str, *, carried: bool) -> str:
-    """The prompt for a session that was broken off and goes on. `why`: what broke it off; `carried`: its files are there."""
+def resume_prompt(
+    item: Item, brief: Brief, why: str, worktree: str, *, carried: bool, found: str | None = None
+) -> str:
+    """The prompt for a session that was broken off and goes on. `why`: what broke it off; `carried`: its files are there;
+    `found`: but the uncommitted ones, which may be torn, are in this commit."""
     if brief.instructions is Instructions.NONE:
         return item.prompt
+    what = "commits" if found else "commits and uncommitted files"
     files = (
-        "Your commits and uncommitted files are there as you left them; ignored files (caches, builds) may be gone."
+        f"Your {what} are there as you left them; ignored files (caches, builds) may be gone."
         if carried
         else "It begins at the present state of the target: what you had changed is not there, look before you rely on it."
     )
+    if found:
+        files += (
+            " The machine was restarted: a file that you had not committed may be empty or damaged. As they were found, they"
+            f" are in commit {found}: take over what is whole, write the rest again."
+        )
     head = (
         f"You were interrupted: {printable_line(why, 500)}. Go on with the task where you were, and finish it.",
         f"Your worktree is {printable_line(worktree, 1000)} now, use no other path. {files}",

@@ -19,7 +19,7 @@ class Carry:
     head: str
     """The commit that was checked out."""
     files: str | None
-    """A commit on top of `head` with what was not committed; None: nothing."""
+    """A commit on top of `head` with what was not committed; None: nothing, or nothing that can be relied on (`found`)."""
 
 
 def carried(repo: Repo, uid: str, n: int, target: str) -> Carry | None:
@@ -41,6 +41,13 @@ def carried(repo: Repo, uid: str, n: int, target: str) -> Carry | None:
     if not base or (files is None and base == head):
         return None
     return Carry(base=base, head=head, files=files)
+
+
+def found(repo: Repo, uid: str, n: int) -> str | None:
+    """A commit with the uncommitted files of attempt `n` as they were after the machine had been restarted. They may be torn."""
+    folder = f"{SALVAGED}/{uid}/{n}"
+    there = repo.refs.below(folder).items()
+    return _newest(repo, [sha for name, sha in there if name.startswith(f"{folder}/found-")])
 
 
 def _newest(repo: Repo, shas: list[str]) -> str | None:

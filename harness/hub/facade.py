@@ -185,6 +185,10 @@ class Hub:
         """What attempt `n` left, for a session that goes on."""
         return carrying.carried(self.repo, uid, n, self.target())
 
+    def found(self, uid: str, n: int) -> str | None:
+        """A commit with what attempt `n` had not committed when the machine was restarted: files in it may be torn."""
+        return carrying.found(self.repo, uid, n)
+
     def find(self, slot: str) -> worktrees.Worktree | None:
         """The worktree that a slot was given last; None when there is none that may hold work."""
         return worktrees.find(self.repo, slot)

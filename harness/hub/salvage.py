@@ -3,6 +3,8 @@
 Saved under `refs/harness/salvage/<uid>/<n>/<kind>-<sha>`; names carry the content, so that saving again adds nothing:
 
 * ``tree``: uncommitted and untracked files (not ignored ones), as a commit on top of HEAD.
+* ``found``: the same, of a worktree of another boot. Nobody goes on with it: a file that a power loss has torn looks as if
+  somebody had emptied it.
 * ``index``: what was staged, when it differs from HEAD.
 * ``head``, ``branch``: tips that are not the pinned result. ``lost``: commits that only the reflog knows.
 * ``stash``: entries of the one stash that all worktrees share, when their branch is the attempt's; those are dropped.
@@ -71,10 +73,13 @@ class _Collector:
         -> the commit
         """
         path = self._path(kind, tree)
-        if path not in self.existing:
+        if not self.has(kind, tree):
             parents = ("-p", parent) if parent else ()
             self._name(path, self.repo.git("commit-tree", tree, *parents, "-m", message).text)
         return self.existing[path]
+
+    def has(self, kind: str, sha: str) -> bool:
+        return self._path(kind, sha) in self.existing
 
     def _path(self, kind: str, sha: str) -> str:
         return f"{SALVAGED}/{self.uid}/{self.n}/{kind}-{sha[:SHORT]}"
@@ -86,11 +91,15 @@ class _Collector:
         self.lines.append(f"update {name} {sha}")
 
 
-def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str) -> Saved:
+def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str, sound: bool = True) -> Saved:
     """Puts everything unsaved into refs, durably. Changes no file of the worktree. May be called any number of times.
+
+    `sound`: no power loss can have torn its files. Otherwise they are compared by content.
 
     Afterwards our index (`tree.index`) describes the tree as it is, when `at` is set.
     """
+    if not sound:
+        tree.index.unlink(missing_ok=True)
     why_not = fault(tree) or ""
     existing = repo.refs.below(f"{SALVAGED}/{uid}")
     known = {base, *repo.refs.below(f"{ATTEMPTS}/{uid}").values(), *existing.values()}
@@ -100,7 +109,7 @@ def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str) -> Saved:
     status = Status()
     if not why_not:
         try:
-            at, status, why_not = _contents(repo, tree, base, at, found)
+            at, status, why_not = _contents(repo, tree, base, at, found, sound=sound)
         except GitInterrupted:
             raise
         except GitError as e:
@@ -120,7 +129,7 @@ def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str) -> Saved:
 
 
 def _contents(
-    repo: Repo, tree: Tree, base: str, head: str | None, found: _Collector
+    repo: Repo, tree: Tree, base: str, head: str | None, found: _Collector, *, sound: bool
 ) -> tuple[str | None, Status, str]:
     """Files: -> (commit that equals the tree, status, why the tree must be kept)."""
     unfinished = in_progress(tree.admin)
@@ -134,7 +143,8 @@ def _contents(
     at = head
     if status.dirty:
         written = snapshot(repo, tree, status.nested)
-        at = found.add_tree("tree", written, head, f"wip: uncommitted work of attempt {found.uid}.{found.n}")
+        kind = "tree" if sound or found.has("tree", written) else "found"
+        at = found.add_tree(kind, written, head, f"wip: uncommitted work of attempt {found.uid}.{found.n}")
     if nested:
         return at, status, "it holds nested repositories: " + ", ".join(map(os.fsdecode, nested[:5]))
     return at, status, f"a {unfinished} is not finished" if unfinished else ""

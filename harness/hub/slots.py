@@ -64,7 +64,12 @@ class Slot:
     admin: str
     """Name of the admin directory in the hub; "" while it is not known."""
     boot: str
-    """Boot in which the index was written: after a power loss its times prove nothing."""
+    """Boot in which the index was written."""
+
+    @property
+    def of_this_boot(self) -> bool:
+        """Otherwise power may have been lost since: times in the index prove nothing, files of the tree may be torn."""
+        return self.boot == boot_id()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

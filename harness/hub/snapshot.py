@@ -143,10 +143,15 @@ def snapshot(repo: Repo, tree: Tree, without: tuple[bytes, ...]) -> str:
 
 
 def copy_index(source: Path, target: Path) -> None:
-    """Whole or not at all; a missing source means an empty index."""
+    """Whole or not at all; a missing source means an empty index.
+
+    With its time: git reads a file again that was changed no earlier than the index was written (racy git).
+    """
     draft = target.with_name(target.name + ".new")
     try:
+        written = source.lstat().st_mtime_ns
         shutil.copyfile(source, draft, follow_symlinks=False)
+        os.utime(draft, ns=(written, written), follow_symlinks=False)
     except FileNotFoundError:
         target.unlink(missing_ok=True)
         return

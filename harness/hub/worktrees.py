@@ -21,7 +21,6 @@ from harness.hub.repo import BRANCHES, SALVAGED, Repo
 from harness.hub.salvage import save
 from harness.hub.slots import Phase, Place, admins_at, fault, mend_commondirs, place_of, scrub, tree_of
 from harness.hub.snapshot import copy_index, nested_in_index, status
-from harness.procs import boot_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +118,17 @@ def salvage(repo: Repo, worktree: Worktree, uid: str, n: int) -> Salvage:
     if record is None or record.phase is not Phase.READY or (record.uid, record.n) != (uid, n):
         return Salvage(refs=())
     tree = tree_of(repo, place, record.admin)
-    saved = save(repo, tree, uid=uid, n=n, base=record.base)
+    saved = save(repo, tree, uid=uid, n=n, base=record.base, sound=record.of_this_boot)
     if not saved.why_not or not os.path.lexists(place.tree):
         return Salvage(refs=saved.refs)
     return Salvage(refs=saved.refs, kept=move_aside(repo, place, record, saved.why_not))
 
 
 def reusable(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> tuple[Tree | None, Path | None]:
-    """-> (the slot's old tree, switched to `base`, or None: it is out of the way; where it was moved, if it was)."""
+    """-> (the slot's old tree, switched to `base`, or None: it is out of the way; where it was moved, if it was).
+
+    A tree of another boot is not used again: what git does not look at in it (caches, what `setup` made) may be torn.
+    """
     record = place.read()
     if record is None or record.phase is Phase.SWITCHING:
         if record is None and os.path.lexists(place.tree):
@@ -134,14 +136,15 @@ def reusable(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> tuple[
         discard(repo, place, record)
         return None, None
     tree = tree_of(repo, place, record.admin)
-    if record.boot != boot_id():
-        tree.index.unlink(missing_ok=True)
-    saved = save(repo, tree, uid=record.uid, n=record.n, base=record.base)
-    why = saved.why_not or locked(repo, tree) or remove_ignored(repo, tree, saved)
-    if why or saved.at is None:
-        if os.path.lexists(place.tree):
-            return None, move_aside(repo, place, record, why or "it has no commit")
-        discard(repo, place, record)  # only the admin directory is left, and its commits are saved
+    sound = record.of_this_boot
+    saved = save(repo, tree, uid=record.uid, n=record.n, base=record.base, sound=sound)
+    why = saved.why_not
+    if sound and not why:
+        why = locked(repo, tree) or remove_ignored(repo, tree, saved)
+    if (why or saved.at is None) and os.path.lexists(place.tree):
+        return None, move_aside(repo, place, record, why or "it has no commit")
+    if why or saved.at is None or not sound:  # or only the admin directory is left; its commits are saved
+        discard(repo, place, record)
         return None, None
     place.write(phase=Phase.SWITCHING, uid=uid, n=n, base=base, admin=record.admin)
     complaint = _switch(repo, tree, saved.at, base)
@@ -215,7 +218,7 @@ def scratch(repo: Repo, slot: str, sha: str) -> Path:
     place = place_of(repo, slot)
     record = place.read()
     tree = tree_of(repo, place, record.admin) if record and record.admin else None
-    known = record is not None and tree is not None and not fault(tree) and record.boot == boot_id()
+    known = record is not None and tree is not None and not fault(tree) and record.of_this_boot
     if tree is None or not known or not _wipe(repo, tree, sha):
         discard(repo, place, record)
         tree = _add(repo, place, uid="", n=0, base=sha)

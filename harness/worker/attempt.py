@@ -74,6 +74,7 @@ class AttemptRun:
     wallet: Wallet = field(init=False)
     runs: AgentRuns = field(init=False)
     carry: Carry | None = None
+    found: str | None = None
 
     def __post_init__(self) -> None:
         owned = self.owned
@@ -180,6 +181,7 @@ class AttemptRun:
                 if slot == self.slot or lock.lock(EARLIER_PATIENCE_S):
                     self.hub.salvage(tree, self.owned.uid, n)
         self.carry = self.hub.carried(self.owned.uid, n)
+        self.found = self.hub.found(self.owned.uid, n)
 
     def _setup(self) -> Result | None:
         setup = self.project.setup
@@ -266,7 +268,9 @@ class AttemptRun:
         prompt = afresh = attempt_prompt(item, brief, self.owned.attempts)
         if self.why and session.goes_on:
             carried = self.carry is not None
-            prompt = resume_prompt(item, brief, self.why, str(self._tree.path), carried=carried)
+            prompt = resume_prompt(
+                item, brief, self.why, str(self._tree.path), carried=carried, found=self.found
+            )
         report = GateReport()
         before: tuple[frozenset[str], str] | None = None
         for k in range(1, rounds + 2):

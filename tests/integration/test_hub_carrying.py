@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.hub import Hub
+from harness.hub.snapshot import copy_index
 from harness.layout import Layout
 from tests.hubs import Desk, commit, desk, git, merge, person, submit, work
 
@@ -82,6 +86,97 @@ def test_only_uncommitted_files_are_carried_too(hub: Hub) -> None:
     assert again.reused
     assert (again.path / "a.txt").read_text() == "late\n"
     assert hub.status(again).changed == ("a.txt",)
+
+
+def reboot(hub: Hub, slot: str = "agent-1") -> None:
+    record = hub.repo.shelf / "slots" / f"{slot}.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "before"}))
+
+
+def torn(hub: Hub, *, committed: bool) -> str | None:
+    """x-1/1, and what a power loss left of it: a file that nobody has touched is empty. -> its commit"""
+    first = hub.prepare("agent-1", "x-1", 1, hub.target())
+    sha = work(hub, first) if committed else None
+    (first.path / "a.txt").write_text("")
+    (first.path / "fresh").write_text("new\n")
+    reboot(hub)
+    return sha
+
+
+@pytest.mark.parametrize("saved_first", [True, False])
+def test_a_file_that_a_power_loss_tore_is_not_carried_as_if_the_agent_had_emptied_it(
+    hub: Hub, saved_first: bool
+) -> None:
+    sha = torn(hub, committed=True)
+    if saved_first:  # by who goes on in another slot
+        hub.salvage(hub.find("agent-1"), "x-1", 1)  # type: ignore[arg-type]
+        slot = "agent-2"
+    else:
+        hub.prepare("agent-1", "y-1", 1, hub.target())
+        slot = "agent-1"
+    carry = hub.carried("x-1", 1)
+    assert carry is not None
+    assert (carry.head, carry.files) == (sha, None)
+    again = hub.prepare(slot, "x-1", 2, hub.target(), carry)
+    assert (again.path / "a.txt").read_text() == "one\n"
+    assert hub.status(again).clean
+    found = hub.found("x-1", 1)  # nothing is destroyed: whoever goes on may look at it
+    assert found is not None
+    assert git(hub.path, "show", f"{found}:fresh") == "new"
+    assert git(hub.path, "show", f"{found}:a.txt") == ""
+
+
+def test_without_a_commit_a_session_goes_on_at_the_target_after_a_power_loss(hub: Hub) -> None:
+    torn(hub, committed=False)
+    hub.salvage(hub.find("agent-1"), "x-1", 1)  # type: ignore[arg-type]
+    assert hub.carried("x-1", 1) is None
+    assert hub.found("x-1", 1) is not None
+
+
+def test_what_was_saved_before_the_machine_was_restarted_is_carried(hub: Hub) -> None:
+    first = hub.prepare("agent-1", "x-1", 1, hub.target())
+    (first.path / "a.txt").write_text("late\n")
+    hub.salvage(first, "x-1", 1)
+    reboot(hub)
+    hub.salvage(first, "x-1", 1)  # the same files: no other name for them
+    assert hub.found("x-1", 1) is None
+    (first.path / "a.txt").write_text("")
+    hub.salvage(first, "x-1", 1)
+    carry = hub.carried("x-1", 1)
+    assert carry is not None
+    again = hub.prepare("agent-1", "x-1", 2, hub.target(), carry)
+    assert (again.path / "a.txt").read_text() == "late\n"
+    assert hub.found("x-1", 1) is not None
+
+
+def test_a_worktree_of_another_boot_is_not_used_again_its_caches_may_be_torn(at: Desk) -> None:
+    at.project = replace(at.project, keep=("cache",))
+    hub = at.open()
+    first = hub.prepare("agent-1", "x-1", 1, hub.target())
+    (first.path / "cache").mkdir()
+    (first.path / "cache" / "compiled").write_text("")
+    assert hub.prepare("agent-1", "x-1", 2, hub.target()).reused
+    assert (first.path / "cache" / "compiled").exists()
+    reboot(hub)
+    again = hub.prepare("agent-1", "x-1", 3, hub.target())
+    assert not again.reused
+    assert not (again.path / "cache").exists()
+    assert list(hub.repo.layout.kept.iterdir()) == []
+
+
+def test_an_index_is_copied_with_its_time_by_which_git_knows_what_to_read_again(
+    hub: Hub, tmp_path: Path
+) -> None:
+    """gitracy: a file that is changed in the instant in which the index was written has the time that stands there."""
+    first = hub.prepare("agent-1", "x-1", 1, hub.target())
+    index = hub.path / "worktrees" / first.admin / "index"
+    os.utime(index, ns=(10**18, 10**18))
+    copy_index(index, tmp_path / "copy")
+    assert (tmp_path / "copy").stat().st_mtime_ns == 10**18
+    link = tmp_path / "link"
+    link.symlink_to(index)
+    copy_index(link, tmp_path / "copy")
+    assert index.stat().st_mtime_ns == 10**18
 
 
 def test_a_branch_that_names_nothing_readable_carries_nothing(hub: Hub, at: Desk) -> None:

@@ -188,6 +188,10 @@ def test_a_session_that_goes_on_is_told_what_broke_it_off_and_where_it_is_now() 
     assert ITEM.prompt not in text
     lost = resume_prompt(ITEM, BRIEF, "it crashed", "/w", carried=False)
     assert "what you had changed is not there" in lost
+    assert "restarted" not in text + lost
+    torn = resume_prompt(ITEM, BRIEF, "it died", "/w", carried=True, found="c0ffee")
+    assert "Your commits are there" in torn
+    assert "commit c0ffee: take over what is whole" in torn
 
 
 def test_a_correction_for_a_session_that_knows_its_task_does_not_repeat_it() -> None:
