@@ -25,10 +25,12 @@ _FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
 _WHOLE = (os.SEEK_SET, 0, 0, 0)  # whence, start, length 0 = to the end, pid must be 0
 
 
-def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
+def replace_file(
+    path: Path, data: bytes, *, durable: bool, mode: int = 0o600, mtime_ns: int | None = None
+) -> None:
     """Write `data` to a private name in the same folder and rename it to `path`: readers see the old or the new.
 
-    `durable`: after the return it survives power loss. Otherwise it survives any crash of processes, and power loss
+    A link at `path` is replaced, not followed. `durable`: after the return it survives power loss. Otherwise it survives any crash of processes, and power loss
     may leave the old, the new, or (on some file systems) an empty file. Raises OSError; nothing is left behind then.
     """
     private = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
@@ -36,6 +38,8 @@ def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -
     try:
         try:
             write_all(fd, data)
+            if mtime_ns is not None:
+                os.utime(fd, ns=(mtime_ns, mtime_ns))
             if durable:
                 os.fsync(fd)
         finally:

@@ -10,11 +10,13 @@ import os
 import shutil
 from pathlib import Path
 
+from harness.atomicfs import replace_file
+from harness.errors import GitError
 from harness.globs import matches_any
 from harness.hub.git import Tree
 from harness.hub.repo import Repo
 from harness.hub.salvage import Saved
-from harness.hub.slots import Place, Slot, admins_at, mend_admin
+from harness.hub.slots import Place, Slot, admins_at, mend_admin, put
 from harness.logs import Event
 
 CHUNK = 500
@@ -99,11 +101,11 @@ def move_aside(repo: Repo, place: Place, record: Slot | None, why: str) -> Path:
             admins.append(recorded)
         kept = _rename_free(place.tree, repo.kept, name)
         for admin in admins:
-            with contextlib.suppress(OSError):
-                (admin / "gitdir").write_text(f"{kept / '.git'}\n")
+            with contextlib.suppress(OSError, GitError):
+                put(repo, admin / "gitdir", os.fsencode(f"{kept / '.git'}\n"))
                 mend_admin(repo, admin, record)
                 if not os.path.lexists(kept / ".git") and not kept.is_symlink():
-                    (kept / ".git").write_text(f"gitdir: {admin}\n")
+                    replace_file(kept / ".git", os.fsencode(f"gitdir: {admin}\n"), durable=False, mode=0o644)
         place.forget()
     repo.emit(
         Event.WORKTREE_KEPT,

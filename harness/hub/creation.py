@@ -14,6 +14,7 @@ from harness.atomicfs import fsync_dir
 from harness.clock import Clock
 from harness.config import Project
 from harness.errors import ConfigError
+from harness.hub.far import fetch
 from harness.hub.git import CommandRunner, Git, GitCommandError
 from harness.hub.gitlocks import GitLocks
 from harness.hub.guard import Emit, Guard
@@ -227,20 +228,6 @@ def _adopt_target(repo: Repo) -> None:
         )
     repo.sync()
     repo.change_refs([f"update {repo.target} {tip}"])
-
-
-def fetch(repo: Repo) -> None:
-    """Fetches the target of the person's repository, and tags that point into it. Writes to the hub only."""
-    repo.git(
-        "fetch",
-        "--quiet",
-        "--no-write-fetch-head",
-        "--no-auto-maintenance",
-        "--no-recurse-submodules",
-        repo.project.path,
-        f"+refs/heads/{repo.project.target}:{repo.upstream}",
-        upstream=True,
-    )
 
 
 def _remote_hash(repo: Repo) -> str:

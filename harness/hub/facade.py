@@ -17,6 +17,7 @@ from harness.config import Project
 from harness.dataclass import dataclass
 from harness.hub import (
     carrying,
+    far,
     history,
     leftovers,
     merging,
@@ -124,8 +125,10 @@ class Hub:
         return torn.mend(self.repo)
 
     def sweep(self, emit: Emit) -> None:
-        """Removes the lock files that killed gits left, as far as they are proved nobody's. Not one git command; waits
-        for seconds when there are some. Raises TryAgainError when the lock of the hub is not to be had."""
+        """Removes what killed gits left: lock files, as far as they are proved nobody's, and repositories made for one call.
+        Not one git command; waits for seconds when there are locks. Raises TryAgainError when the lock of the hub is not to
+        be had."""
+        far.sweep(self.repo)
         self.repo.gitlocks.sweep(emit)
 
     # ---- the target and the person's repository ----------------------------------------------------------------------

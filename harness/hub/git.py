@@ -177,16 +177,20 @@ class Git:
         stdin: bytes = b"",
         ok: tuple[int, ...] = (0,),
         env: Mapping[str, str] | None = None,
-        upstream: bool = False,
+        upstream: Path | None = None,
         whole: bool = False,
     ) -> Output:
         """Runs `git args`; raises GitCommandError when the exit code is not in `ok`, GitInterrupted when stopped.
 
+        `upstream`: a repository with this one's objects, in which git talks to the person's (`far`).
         `whole`: also GitCommandError when git could not look into a folder of the worktree, which it only mentions.
 
         A lock file that a killed git left behind is removed when that is proved safe, and the call made again.
         """
-        if tree is None:
+        if upstream is not None:
+            cwd = self.repository
+            places = {"GIT_DIR": str(upstream), "GIT_OBJECT_DIRECTORY": str(self.repository / "objects")}
+        elif tree is None:
             cwd, places = self.repository, {"GIT_DIR": str(self.repository)}
         else:
             cwd = tree.path
@@ -196,12 +200,12 @@ class Git:
                 "GIT_WORK_TREE": str(tree.path),
                 "GIT_INDEX_FILE": str(tree.index),
             }
-        environ = person_environment() if upstream else plain_environment(self.home)
+        environ = plain_environment(self.home) if upstream is None else person_environment()
         environ |= {**settings_environment({**SETTINGS, **self.extra}), **IDENTITY, **places, **(env or {})}
         tries = LOCK_RETRIES
         while True:
             self.before()
-            ended = self._run(args, cwd, environ, stdin, far=upstream)
+            ended = self._run(args, cwd, environ, stdin, far=upstream is not None)
             tries -= 1
             done = ended.reason is EndReason.EXITED and ended.exit_code in ok
             if done and whole and _LEFT_OUT.search(ended.stderr):

@@ -70,6 +70,7 @@ class Guard:
             restored += self._forbid(self.repository / name)
         for name, allowed in FOLDERS.items():
             restored += self._only(self.repository / name, allowed)
+        restored += self._unlinked(self.repository / "objects")
         for admin in _entries(self.repository / "worktrees"):
             restored += self._forbid(self.repository / "worktrees" / admin / "config.worktree")
         if restored:
@@ -108,6 +109,12 @@ class Guard:
             return []
         _remove(path, mode)
         return [os.fsdecode(path.relative_to(self.repository))]
+
+    def _unlinked(self, folder: Path) -> list[str]:
+        """git would write new objects through a link, to wherever it leads."""
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            return [x for entry in entries if entry.is_symlink() for x in self._forbid(Path(entry.path))]
+        return []
 
     def _replace(self, path: Path, contents: bytes) -> None:
         """Whole or not at all, whatever is there now. The draft lies with our copies: in the hub it would be foreign."""

@@ -7,7 +7,7 @@ import os
 from harness.dataclass import dataclass
 from harness.hub.git import Tree
 from harness.hub.repo import BRANCHES, Repo
-from harness.hub.slots import fault, head_of, in_progress, place_of, remedy_of
+from harness.hub.slots import fault, head_of, in_progress, place_of, plain_refs, remedy_of
 from harness.hub.snapshot import copy_index, nested_in_index, snapshot, staged, status
 from harness.hub.worktrees import Worktree
 
@@ -66,6 +66,7 @@ def agent_tree(repo: Repo, worktree: Worktree) -> Tree:
 
 def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
     tree = agent_tree(repo, worktree)
+    plain_refs(repo, worktree.uid)
     head = head_of(repo, tree.admin)
     branch = head.branch.removeprefix("refs/heads/") if head.branch else None
     tip = repo.refs.read(f"{BRANCHES}/{worktree.uid}/{worktree.n}")
@@ -106,6 +107,7 @@ def commit_leftovers(repo: Repo, worktree: Worktree, message: str) -> Leftovers:
     detached at the new commit, so that no branch but the attempt's can be moved by a HEAD that points there.
     """
     tree = agent_tree(repo, worktree)
+    plain_refs(repo, worktree.uid)
     head = head_of(repo, tree.admin)
     wrong = fault(tree) or ""
     unfinished = in_progress(tree.admin)

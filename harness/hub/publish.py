@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from harness.config import Checkout
 from harness.dataclass import dataclass
+from harness.hub.far import far
 from harness.hub.git import GitCommandError
 from harness.hub.merging import merges_between
 from harness.hub.repo import Repo
@@ -80,7 +81,8 @@ def push(repo: Repo, tip: str, lease: str) -> Refused | None:
     if receive := _receiving(repo):
         options.append(f"--receive-pack=git {' '.join(f'-c {setting}' for setting in receive)} receive-pack")
     try:
-        repo.git("push", *options, repo.project.path, f"{tip}:{target}", upstream=True)
+        with far(repo) as folder:
+            repo.git("push", *options, repo.project.path, f"{tip}:{target}", upstream=folder)
     except GitCommandError as e:
         said = "\n".join(part for part in (e.stdout.strip(), e.stderr.strip()) if part)
         return _refused(repo, _kind(said), said)

@@ -20,12 +20,13 @@ import re
 from dataclasses import field
 from pathlib import Path
 
+from harness.atomicfs import open_plain
 from harness.dataclass import dataclass
 from harness.errors import GitError
 from harness.hub.git import GitCommandError, GitInterrupted, Tree
 from harness.hub.refs import is_sha
 from harness.hub.repo import ATTEMPTS, BRANCHES, SALVAGED, Repo
-from harness.hub.slots import fault, head_of, in_progress
+from harness.hub.slots import fault, head_of, in_progress, plain_refs
 from harness.hub.snapshot import Status, nested_in_index, read_status, snapshot, staged
 from harness.logs import Event
 
@@ -33,6 +34,8 @@ _STASHED = re.compile(rb"^(?:WIP on|On) (?:refs/heads/)?harness/([a-z0-9-]+)/")
 _PLAIN = re.compile(rb"(commit|commit \((initial|merge)\)|checkout|cherry-pick|merge [^:]*): ?")
 """Reflog messages after which the commit before is still reachable from the one after (amend, reset, rebase are not)."""
 SHORT = 12
+LONGEST_LOG = 4 << 20
+"""Bytes of a reflog that are looked at: its last ones, some 20,000 entries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,7 @@ def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str, sound: bool = T
     """
     if not sound:
         tree.index.unlink(missing_ok=True)
+    plain_refs(repo, uid)
     why_not = fault(tree) or ""
     existing = repo.refs.below(f"{SALVAGED}/{uid}")
     known = {base, *repo.refs.below(f"{ATTEMPTS}/{uid}").values(), *existing.values()}
@@ -179,9 +183,8 @@ def _commits(repo: Repo, tree: Tree, head: str, found: _Collector) -> None:
 
 def _reflog(path: Path) -> tuple[list[str], bool]:
     """-> (the commits HEAD was at, oldest first; whether each is certainly reachable from the last)."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
+    lines = _tail(path)
+    if lines is None:
         return [], True
     shas: list[str] = []
     plain = True
@@ -238,10 +241,22 @@ def _forget_last_stash(repo: Repo, saved: set[str]) -> None:
 
 def _log_of_stash(repo: Repo) -> list[bytes]:
     """Newest first, as `stash@{n}` counts."""
+    return (_tail(repo.path / "logs/refs/stash") or [])[::-1]
+
+
+def _tail(path: Path) -> list[bytes] | None:
+    """The last lines of a log, whatever an agent has made of it; None: none that can be read."""
     try:
-        return (repo.path / "logs/refs/stash").read_bytes().splitlines()[::-1]
+        fd = open_plain(path)
     except OSError:
-        return []
+        return None
+    with open(fd, "rb") as file:
+        start = file.seek(max(0, os.fstat(fd).st_size - LONGEST_LOG))
+        try:
+            lines = file.read(LONGEST_LOG).splitlines()
+        except OSError:
+            return None
+    return lines[1:] if start else lines
 
 
 def _write(repo: Repo, found: _Collector) -> None:

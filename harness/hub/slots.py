@@ -11,15 +11,19 @@ Records and indexes are notes, not truth: without them a worktree counts as unkn
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import shutil
 import stat
+from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 
 from harness.atomicfs import replace_file
 from harness.dataclass import dataclass
+from harness.errors import GitError
 from harness.hub.git import Tree
 from harness.hub.refs import is_name, is_sha, read_file
 from harness.hub.repo import BRANCHES, Repo
@@ -36,6 +40,8 @@ IN_PROGRESS = {
 }
 """Files of an admin directory -> the command of git that is not finished."""
 COMMONDIR = b"../..\n"
+MANY, LARGEST = 100_000, 1 << 30
+"""Files in an admin directory, and bytes of one: more of them are none of git's."""
 LEFT_BEHIND = (
     "ORIG_HEAD",
     "FETCH_HEAD",
@@ -143,52 +149,71 @@ def head_of(repo: Repo, admin: Path) -> Head:
     return Head(branch=None, sha=text if is_sha(text) else None)
 
 
+def register(repo: Repo, place: Place, sha: str) -> str:
+    """A worktree without files, its HEAD detached: as `git worktree add --no-checkout` makes one (gitrepository-layout(5)),
+    which reads what agents wrote into theirs, and waits for ever for who writes into a pipe. Under the lock of the hub.
+
+    -> the name of its admin directory. Raises OSError; FileExistsError when there is something at its place.
+    """
+    draft = place.record.with_suffix(".admin")
+    shutil.rmtree(draft, ignore_errors=True)  # of one who was killed here
+    draft.mkdir()
+    (draft / "commondir").write_bytes(COMMONDIR)
+    (draft / "gitdir").write_bytes(os.fsencode(f"{place.tree / '.git'}\n"))
+    (draft / "HEAD").write_text(f"{sha}\n")
+    folder = repo.path / "worktrees"
+    folder.mkdir(exist_ok=True)
+    free = (folder / f"{place.name}{k or ''}" for k in itertools.count())
+    admin = next(path for path in free if not os.path.lexists(path))
+    draft.rename(admin)
+    place.tree.mkdir()
+    (place.tree / ".git").write_bytes(os.fsencode(f"gitdir: {admin}\n"))
+    return admin.name
+
+
 def mend_admin(repo: Repo, admin: Path, record: Slot | None) -> None:
     """Makes an admin directory one that git can read. A power loss leaves its files empty, an agent may write into them; then
-    no `git fsck` of the hub is clean, and no other worktree can be added. Raises OSError."""
-    _mend_commondir(admin)
-    said = (read_file(admin / "HEAD") or b"").decode("utf-8", "replace").strip()
-    if said.startswith("ref: ") or is_sha(said):
-        return
-    if record and record.uid:
-        text = f"ref: {BRANCHES}/{record.uid}/{record.n}"
-    else:
-        text = repo.refs.read(repo.target) or f"ref: {repo.target}"
-    replace_file(admin / "HEAD", f"{text}\n".encode(), durable=False, mode=0o644)
-
-
-def _mend_commondir(admin: Path) -> None:
+    no `git fsck` of the hub is clean, and a person can add no worktree. Raises OSError."""
+    for path in _below(admin):
+        if not _is_plain(path):
+            path.unlink(missing_ok=True)
     if read_file(admin / "commondir") != COMMONDIR:
-        if (admin / "commondir").is_dir() and not (admin / "commondir").is_symlink():
-            (admin / "commondir").rename(admin / f"commondir.{os.urandom(4).hex()}")
-        replace_file(admin / "commondir", COMMONDIR, durable=False, mode=0o644)
+        put(repo, admin / "commondir", COMMONDIR)
+    if not _is_head(repo, (read_file(admin / "HEAD") or b"").decode("utf-8", "replace").strip()):
+        if record and record.uid:
+            text = f"ref: {BRANCHES}/{record.uid}/{record.n}"
+        else:
+            text = repo.refs.read(repo.target) or f"ref: {repo.target}"
+        put(repo, admin / "HEAD", f"{text}\n".encode())
+
+
+def _is_head(repo: Repo, text: str) -> bool:
+    if is_sha(text):
+        return repo.git("cat-file", "-e", f"{text}^{{commit}}", ok=(0, 1, 128)).code == 0
+    name = text.removeprefix("ref: ")
+    return name != text and name.startswith("refs/heads/") and is_name(name)
+
+
+def put(repo: Repo, path: Path, contents: bytes) -> None:
+    """A file of an admin directory, whatever an agent has put in its place. Raises OSError, GitError."""
+    if path.is_dir() and not path.is_symlink():
+        repo.git.run_beside(("rm", "-rf", "--one-file-system", "--", str(path)))
+    replace_file(path, contents, durable=False, mode=0o644)
 
 
 def mend_admins(repo: Repo) -> None:
-    """After a power loss, before anything works in the hub. The HEAD of a slot that is known is left to its next worker,
-    who saves what the branch has."""
-    mend_commondirs(repo)
+    """After a power loss, before anything works in the hub."""
     slots = (place_of(repo, path.stem).read() for path in (repo.shelf / "slots").glob("*.json"))
-    known = {slot.admin for slot in slots if slot}
-    for admin in _admins(repo):
-        if admin.name not in known:
-            with contextlib.suppress(OSError):  # what an agent made of it is found by whoever needs it
-                mend_admin(repo, admin, None)
-
-
-def mend_commondirs(repo: Repo) -> None:
-    """git adds no worktree while it cannot read where another belongs."""
-    for admin in _admins(repo):
-        with contextlib.suppress(OSError):
-            _mend_commondir(admin)
-
-
-def _admins(repo: Repo) -> list[Path]:
-    return [admin for admin in (repo.path / "worktrees").glob("*/") if not admin.is_symlink()]
+    known = {slot.admin: slot for slot in slots if slot}
+    for admin in (repo.path / "worktrees").glob("*/"):
+        if not admin.is_symlink():
+            with contextlib.suppress(OSError, GitError):  # who needs it makes another
+                mend_admin(repo, admin, known.get(admin.name))
 
 
 def fault(tree: Tree) -> str | None:
-    """Why this is not the worktree that we made, by its files alone; None when it is."""
+    """Why this is not the worktree that we made, by its files alone; None when it is, and git can work in it: it waits for
+    ever for who writes into a pipe, and writes through links."""
     try:
         if not stat.S_ISDIR(tree.path.lstat().st_mode):
             return "not a folder"
@@ -214,11 +239,49 @@ def fault(tree: Tree) -> str | None:
             return f"{file.name} was replaced by a folder"
         if read_file(file) != contents.encode("utf-8", "surrogateescape"):
             return f"{file.name} was changed"
-    for name in ("HEAD", "index", "logs/HEAD"):  # git waits for ever for whoever writes into a pipe
-        with contextlib.suppress(OSError):
-            if not stat.S_ISREG((tree.admin / name).stat().st_mode):
-                return f"{name} was replaced by what is no file"
+    for name in ("HEAD", "index", "logs/HEAD"):
+        if (tree.admin / name).is_dir():
+            return f"{name} was replaced by a folder"
+    for k, path in enumerate(_below(tree.admin)):
+        if k == MANY:
+            return "its admin directory holds too many files"
+        if not _is_plain(path):
+            return f"{path.relative_to(tree.admin)} was replaced by what is no file of git"
     return None
+
+
+def _is_plain(path: Path) -> bool:
+    """A file that git may have made there. What is gone is none of anybody's."""
+    try:
+        seen = path.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(seen.st_mode) and seen.st_size <= LARGEST
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything below that is no folder. Follows no link; passes over what cannot be read."""
+    pending = [folder]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))
+                else:
+                    yield Path(entry.path)
+
+
+def plain_refs(repo: Repo, uid: str) -> None:
+    """Removes what an agent has put among the branches of its item, or their logs, and is none: git follows a link when it
+    adds to a log, waits for who writes into a pipe, and `git fsck` fails by what names nothing. No process of the item's
+    attempts may live. Raises OSError."""
+    for path in _below(repo.path / BRANCHES / uid):
+        said = (read_file(path) or b"").decode("utf-8", "replace").strip()
+        if path.suffix != ".lock" and not is_sha(said) and not said.startswith("ref: "):
+            path.unlink(missing_ok=True)
+    for path in _below(repo.path / "logs" / BRANCHES / uid):
+        if not _is_plain(path):
+            path.unlink(missing_ok=True)
 
 
 def remedy_of(fault: str, tree: Tree) -> str:
@@ -248,7 +311,7 @@ def scrub(admin: Path) -> None:
     with contextlib.suppress(OSError):  # a link would lead to the file of another repository
         (logs if logs.is_symlink() else logs / "HEAD").unlink()
     for entry in os.scandir(admin):
-        if entry.name.endswith(".lock") and not entry.is_dir(follow_symlinks=False):
+        if entry.name.endswith((".lock", ".tmp")) and not entry.is_dir(follow_symlinks=False):
             with contextlib.suppress(OSError):
                 os.unlink(entry.path)
 
@@ -259,6 +322,6 @@ def admins_at(repo: Repo, tree: Path) -> list[Path]:
     with contextlib.suppress(OSError):
         for admin in sorted((repo.path / "worktrees").iterdir()):
             with contextlib.suppress(OSError):
-                if (admin / "gitdir").read_text(errors="replace").strip() == str(tree / ".git"):
+                if read_file(admin / "gitdir") == os.fsencode(f"{tree / '.git'}\n"):
                     found.append(admin)
     return found

@@ -6,9 +6,9 @@ All calls name the worktree's directories and an index; none runs anything insid
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
+from harness.atomicfs import open_plain, replace_file
 from harness.dataclass import dataclass
 from harness.hub.git import GitCommandError, Tree
 from harness.hub.repo import Repo
@@ -145,14 +145,14 @@ def snapshot(repo: Repo, tree: Tree, without: tuple[bytes, ...]) -> str:
 def copy_index(source: Path, target: Path) -> None:
     """Whole or not at all; a missing source means an empty index.
 
-    With its time: git reads a file again that was changed no earlier than the index was written (racy git).
+    With its time: git reads a file again that was changed no earlier than the index was written (racy git). Follows no link
+    that an agent has put in either place. Raises OSError, also when the source is no plain file.
     """
-    draft = target.with_name(target.name + ".new")
     try:
-        written = source.lstat().st_mtime_ns
-        shutil.copyfile(source, draft, follow_symlinks=False)
-        os.utime(draft, ns=(written, written), follow_symlinks=False)
+        fd = open_plain(source)
     except FileNotFoundError:
         target.unlink(missing_ok=True)
         return
-    os.replace(draft, target)
+    with open(fd, "rb") as file:
+        written = os.fstat(fd).st_mtime_ns
+        replace_file(target, file.read(), durable=False, mode=0o644, mtime_ns=written)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from harness.errors import GitError
-from harness.hub.creation import fetch
+from harness.hub.far import fetch
 from harness.hub.git import GitCommandError
 from harness.hub.history import is_ancestor
 from harness.hub.publishing import Relation, Upstream

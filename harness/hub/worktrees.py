@@ -12,14 +12,13 @@ from pathlib import Path
 
 from harness.atomicfs import replace_file
 from harness.dataclass import dataclass
-from harness.errors import GitError
 from harness.hub.carrying import Carry
 from harness.hub.clearing import discard, doomed, locked, move_aside, remove_all, remove_ignored
 from harness.hub.copies import copy_files
 from harness.hub.git import GitCommandError, Tree
 from harness.hub.repo import BRANCHES, SALVAGED, Repo
 from harness.hub.salvage import save
-from harness.hub.slots import Phase, Place, admins_at, fault, mend_commondirs, place_of, scrub, tree_of
+from harness.hub.slots import Phase, Place, fault, place_of, plain_refs, register, scrub, tree_of
 from harness.hub.snapshot import copy_index, nested_in_index, status
 
 
@@ -55,6 +54,7 @@ def prepare(repo: Repo, slot: str, uid: str, n: int, base: str, carry: Carry | N
     reused = tree is not None
     if tree is None:
         tree = _add(repo, place, uid=uid, n=n, base=at)
+    plain_refs(repo, uid)
     _unlock_branches(repo, uid)
     _free_branch(repo, uid, n)
     branch = f"harness/{uid}/{n}"
@@ -172,14 +172,8 @@ def _add(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> Tree:
     place.tree.parent.mkdir(parents=True, exist_ok=True)
     with repo.lock.held():
         place.write(phase=Phase.SWITCHING, uid=uid, n=n, base=base, admin="")
-        mend_commondirs(repo)
-        repo.git("worktree", "add", "--quiet", "--detach", "--no-checkout", str(place.tree), base)
-        admins = admins_at(repo, place.tree)
-    if not admins:
-        raise GitError(
-            "git worktree add left no admin directory", where=place.tree, remedy="run: harnessctl doctor"
-        )
-    tree = tree_of(repo, place, admins[0].name)
+        admin = register(repo, place, base)
+    tree = tree_of(repo, place, admin)
     tree.index.unlink(missing_ok=True)
     repo.git("read-tree", "-m", "-u", base, tree=tree)
     return tree

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.errors import TryAgainError
-from harness.hub import Built, Hub, Refused, Worktree
+from harness.hub import Built, Hub, Refused, Worktree, slots, worktrees
+from harness.hub.repo import Repo
 from harness.layout import Layout
 from harness.runner import Ended, EndReason
 from tests.hubs import Desk, Killed, commit, desk, git, person, submit, work
@@ -70,7 +72,49 @@ def assert_ready(hub: Hub) -> None:
 
 
 def test_a_new_worktree(layout: Layout, tmp_path: Path) -> None:
-    assert sweep(layout, tmp_path, lambda hub: None, prepared, assert_ready) >= 3
+    assert sweep(layout, tmp_path, lambda hub: None, prepared, assert_ready) >= 2
+
+
+def test_a_worktree_that_is_being_registered(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a command of git: each step of ours is the last one of a process."""
+    at = desk(layout, person(tmp_path / "up"))
+    at.ready()
+    whole, steps = slots.register, 0
+    for k in range(1, 20):
+
+        def killed(repo: Repo, place: slots.Place, sha: str, last: int = k) -> str:
+            left = [last]
+            for name in ("mkdir", "rename", "write_bytes", "write_text"):
+                real = getattr(Path, name)
+
+                def step(self: Path, *args: Any, real: Any = real, **more: Any) -> Any:
+                    done = real(self, *args, **more)
+                    left[0] -= 1
+                    if not left[0]:
+                        raise Killed
+                    return done
+
+                patch.setattr(Path, name, step)
+            return whole(repo, place, sha)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(worktrees, "register", killed)
+            try:
+                at.open().prepare("agent-1", f"k-{k}", 1, at.open().target())
+            except Killed:
+                steps += 1
+        hub = at.open()
+        tree = hub.prepare("agent-1", "y-1", k, hub.target())
+        assert git(tree.path, "status", "--porcelain") == ""
+        (admin,) = (p for p in (hub.path / "worktrees").iterdir())
+        assert admin.name == tree.admin
+        assert git(hub.path, "fsck", "--no-dangling") == ""
+        hub.repo.git.run_beside(("rm", "-rf", str(tree.path)))  # the next one is a new one again
+        if steps < k:
+            break
+    assert steps >= 7  # all of it, and some of what follows
 
 
 def messy(hub: Hub) -> None:

@@ -6,12 +6,13 @@ Without a sandbox: here the agent may write whatever we may.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.errors import GitError
-from harness.hub import Built, GitCommandError, Hub, Swap, Worktree
+from harness.hub import Built, GitCommandError, Hub, Published, Swap, Upstream, Worktree
 from harness.layout import Layout
 from harness.logs import Event
 from tests.hubs import Desk, commit, desk, git, merge, person, submit, work
@@ -314,15 +315,43 @@ def test_links_in_the_admin_directory_lead_to_no_file_of_anybody_else(
         (precious / name).write_text("precious")
     admin = hub.path / "worktrees" / tree.admin
     (admin / "HEAD.new").symlink_to(precious / "draft")
-    for log in (admin / "logs").glob("*"):
-        log.unlink()
-    (admin / "logs").rmdir()
+    shutil.rmtree(admin / "logs", ignore_errors=True)
     (admin / "logs").symlink_to(precious)
     at.open().prepare("agent-1", "x-1", 2, hub.target())
     assert {p.name: p.read_text() for p in precious.iterdir() if p.is_file()} == {
         "HEAD": "precious",
         "draft": "precious",
     }
+
+
+@pytest.mark.parametrize("where", ["branch", "HEAD"])
+@pytest.mark.parametrize("what", ["names nothing", "is empty", "a fifo", "a link to a device"])
+def test_a_ref_of_an_agent_keeps_nobody_from_following_and_publishing(
+    at: Desk, hub: Hub, where: str, what: str
+) -> None:
+    """git looks at all of them before it fetches or pushes; one that names nothing is "bad object" (a power loss makes some)."""
+    tree = hub.prepare("agent-1", "x-1", 1, hub.target())
+    ref = hub.path / ("refs/heads/harness/x-1/own" if where == "branch" else f"worktrees/{tree.admin}/HEAD")
+    ref.unlink(missing_ok=True)
+    match what:
+        case "names nothing":
+            ref.write_text("1234" * 10 + "\n")
+        case "is empty":
+            ref.write_text("")
+        case "a fifo":
+            os.mkfifo(ref)
+        case _:
+            ref.symlink_to("/dev/zero")
+    commit(at.upstream, "b", "b", branch="main")
+    git(at.upstream, "tag", "v1")
+    git(at.upstream, "switch", "-q", "work")
+    assert hub.refresh().state is Upstream.FORWARDED
+    assert git(hub.path, "rev-parse", "v1") == hub.target()
+    sha = submit(hub, "y-1", 1, "other.txt", slot="agent-2")
+    merge(hub, "y-1", 1, sha)
+    assert isinstance(hub.publish(), Published)
+    assert git(at.upstream, "show", "main:other.txt") == "work"
+    assert list(hub.repo.shelf.glob("far.*")) == []
 
 
 @pytest.mark.parametrize("what", ["a fifo", "a NUL", "a name that is too long", "a folder"])

@@ -61,7 +61,7 @@ def test_a_packed_target_is_looked_at_by_git(at: Desk, hub: Hub, up: Path) -> No
     git(up, "pack-refs", "--all")
     at.probe.calls.clear()
     assert hub.refresh().state is Upstream.SAME
-    assert len(at.probe.calls) == 1
+    assert [call[1] for call in at.probe.calls] == ["cat-file", "fetch"]
 
 
 def test_a_target_that_moved_is_followed(at: Desk, hub: Hub, up: Path) -> None:
@@ -75,9 +75,10 @@ def test_a_target_that_moved_is_followed(at: Desk, hub: Hub, up: Path) -> None:
 def test_following_stops_when_the_lane_or_the_target_moves_meanwhile(at: Desk, hub: Hub, up: Path) -> None:
     commit(up, "c", "c", branch="main")
     other = at.open()
+    changes = iter(("what was fetched", "the target"))
 
     def intrude(args: tuple[str, ...]) -> None:
-        if args[1] == "update-ref":
+        if args[1] == "update-ref" and next(changes) == "the target":
             at.probe.before = lambda _: None
             other.swap_lane(other.lane(), "b", None)
 

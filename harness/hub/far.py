@@ -1,0 +1,93 @@
+"""The repository in which git talks to the person's: it has the hub's objects, and of its refs only what it is given.
+
+Before git fetches or pushes it looks at every ref of the repository that it runs in, and at the HEAD of each of its
+worktrees. In a hub agents write some of both. One that names nothing (an agent's git that does not fsync, and a power loss)
+makes every fetch fail; a pipe makes it wait for ever. So these calls see a repository that is made for them alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harness.errors import TryAgainError
+from harness.hub.git import NETWORK_S
+from harness.hub.refs import Refs
+from harness.hub.repo import Repo
+
+PREFIX = "far."
+
+
+@contextlib.contextmanager
+def far(repo: Repo, refs: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """For `Git(..., upstream=)`. What git writes there is gone afterwards, but for objects, which are the hub's.
+
+    Raises TryAgainError when the disk has no room for it.
+    """
+    folder = repo.shelf / f"{PREFIX}{os.getpid()}.{os.urandom(4).hex()}"
+    try:
+        try:
+            folder.mkdir(mode=0o700)
+            (folder / "refs").mkdir()
+            for name in ("config", "HEAD"):
+                shutil.copyfile(repo.guard.copies / name, folder / name)
+            packed = "".join(f"{sha} {name}\n" for name, sha in sorted((refs or {}).items()))
+            (folder / "packed-refs").write_bytes(os.fsencode(packed))
+        except OSError as e:
+            raise TryAgainError(f"cannot be made: {e.strerror}", where=folder) from e
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fetch(repo: Repo) -> None:
+    """Fetches the target of the person's repository, and tags that point into it. Writes to the hub only.
+
+    Raises GitCommandError, TryAgainError.
+    """
+    known = _known(repo)
+    with far(repo, known) as folder:
+        repo.git(
+            "fetch",
+            "--quiet",
+            "--no-write-fetch-head",
+            "--no-auto-maintenance",
+            "--no-recurse-submodules",
+            repo.project.path,
+            f"+refs/heads/{repo.project.target}:{repo.upstream}",
+            upstream=folder,
+        )
+        now = Refs(repository=folder)
+        found = now.below("refs/tags")
+        if tip := now.read(
+            repo.upstream
+        ):  # git takes nothing from a shallow clone into a complete repository
+            found[repo.upstream] = tip
+    if lines := [f"update {name} {sha}" for name, sha in found.items() if known.get(name) != sha]:
+        repo.change_refs(lines)
+
+
+def sweep(repo: Repo) -> None:
+    """Removes what killed processes left: what is older than git may take."""
+    for folder in repo.shelf.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > 2 * NETWORK_S:
+                shutil.rmtree(folder)
+
+
+def _known(repo: Repo) -> dict[str, str]:
+    """What need not be fetched again: our target, what was seen of theirs, tags; as far as their objects are there."""
+    names = repo.refs.below("refs/tags")
+    for name in (repo.target, repo.upstream):
+        if sha := repo.refs.read(name):
+            names[name] = sha
+    if not names:
+        return {}
+    asked = "".join(f"{sha}\n" for sha in set(names.values())).encode()
+    said = repo.git("cat-file", "--batch-check=%(objectname)", stdin=asked).text.split("\n")
+    missing = {row.partition(" ")[0] for row in said if row.endswith(" missing")}
+    return {name: sha for name, sha in names.items() if sha not in missing}
