@@ -25,7 +25,7 @@ STARTING = re.compile(r"(selftest|format)\.[0-9a-f]+(\.link)?")
 STARTING_S = 3600 + 60
 FOR_GOOD = (2, 78)
 """Exit codes after which systemd starts no other coordinator (4, another one runs, is what a bench may do itself)."""
-LATER = ("a merge that no item accounts for", "the person's main is not")
+LATER = ("a merge that no item accounts for", "the person's main is not", "main: A ")
 """What is only wrong when all is done: an item is archived after its merge, and the merge published after that."""
 SHARED = "shared/"
 """Written by many items at once."""

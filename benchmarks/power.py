@@ -32,13 +32,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.checker import check, repositories
+from benchmarks.checker import check, check_unfinished, repositories
 from benchmarks.fleet import Fleet
 from benchmarks.storm import Storm, published
 from benchmarks.tables import Row, note
 
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, the same number as XFS_IOC_GOINGDOWN
 NO_LOG_FLUSH = 2
+NEVER = "never done"
 MKFS = {"ext4": ("mkfs.ext4", "-q", "-F", "-i", "8192"), "xfs": ("mkfs.xfs", "-q", "-f")}
 
 
@@ -153,7 +154,10 @@ def losses(
     failpoint: str = "",
     unsynced: bool = False,
 ) -> tuple[int, list[str]]:
-    """-> (items, everything that was wrong after any loss or at the end). `items`: 0 for eight for each loss."""
+    """-> (items, everything that was wrong after any loss or at the end). `items`: 0 for eight for each loss.
+
+    What is not done in time is killed, and checked all the same. Raises RuntimeError for trouble with this machine.
+    """
     items = items or 8 * number
     chance = random.Random(seed)
     disk = Disk(where, kind=kind)
@@ -179,8 +183,10 @@ def losses(
         os.sync()  # the person's repository and the config were there long ago
         try:
             wrong = _all(fleet, storm, disk, chance, number)
-        except (TimeoutError, RuntimeError) as e:
-            wrong.append(str(e)[:2000])
+        except TimeoutError as e:
+            fleet.kill_all()
+            wrong = check_unfinished(fleet, storm.expected, storm.cancelled, storm.told)
+            wrong.append(f"{NEVER}: {str(e)[:2000]}")
         finally:
             fleet.kill_all()
     finally:

@@ -446,16 +446,16 @@ def storm(
         try:
             try:
                 took = it.run(timeout_s or 600 + 6 * items + 2 * gap_s * ((kills or 0) + stops))
+                if not fleet.started():
+                    fleet.start(wait_for=0)
+                fleet.until(lambda: published(fleet), 120, "everything is published")
+                fleet.finish()
             except TimeoutError as e:
                 fleet.kill_all()
-                wrong = check_unfinished(fleet, it.expected, it.cancelled, it.told)
+                wrong = it.healthy + check_unfinished(fleet, it.expected, it.cancelled, it.told)
                 if wrong:
                     raise Wrong([*wrong, str(e)]) from e
                 raise
-            if not fleet.started():
-                fleet.start(wait_for=0)
-            fleet.until(lambda: published(fleet), 120, "everything is published")
-            fleet.finish()
             if wrong := it.healthy + check(fleet, it.expected, it.cancelled, it.told):
                 raise Wrong(wrong)
             note("counted: nothing is wrong; the folder is removed, which may take as long as the disk likes")

@@ -69,7 +69,7 @@ class CoordinatorReport(Record):
     counts: Mapping[str, int] = field(default_factory=dict)
     """State -> number of items, as of `swept_at` and kept up to date since."""
     parked: tuple[Mapping[str, Any], ...] = ()
-    """The first hundred parked items: uid, id, reason."""
+    """The first hundred parked items: uid, id, reason. Those of which a record is damaged come first, without an id."""
     ignored: Mapping[str, str] = field(default_factory=dict)
     """Files in the drop box that are no drops, and why."""
     pending_drops: int = 0

@@ -45,8 +45,9 @@ def cancel(desk: Desk, name: str, why: str = "") -> Acted:
     if seen.state is State.INCOMING:
         raise _not_yet(seen)
     if seen.state is State.CANCELLED:
+        desk.disk.run(operators.make_durable(seen.uid))
         return _acted(desk, seen, "cancel", Answer(said=Said.DONE, detail="it was cancelled already"))
-    _refuse_over(seen, "cancel")
+    _refuse_over(desk, seen, "cancel")
     project = seen.item.project if seen.item else ""
 
     def judge(uid: str, n: int, *, cancel_by: str, why: str) -> Step[bool]:
@@ -76,7 +77,7 @@ def park(desk: Desk, name: str, why: str = "") -> Acted:
             where=seen.id,
             remedy=f"to forbid it: harnessctl cancel {seen.uid}",
         )
-    _refuse_over(seen, "park")
+    _refuse_over(desk, seen, "park")
     answer = desk.disk.run(operators.hold(desk.actor, seen.uid, desk.by, why))
     _check(desk, seen, answer, "park")
     desk.emit(Event.ITEM_HELD, uid=seen.uid, id=seen.id, n=answer.n, why=why or None)
@@ -108,7 +109,7 @@ def retry(
             where=seen.id,
             remedy=f"to run it without waiting: harnessctl retry --without-waiting {seen.uid}",
         )
-    _refuse_over(seen, "retry")
+    _refuse_over(desk, seen, "retry")
     answer = desk.disk.run(operators.retry(desk.actor, seen.uid, desk.by, why, extra, mode))
     _check(desk, seen, answer, "retry")
     if seen.item and seen.place.startswith("queue/waiting/"):
@@ -124,7 +125,7 @@ def boost(desk: Desk, name: str, priority: int | str = 0) -> Acted:
     seen = desk.view.find(name)
     if seen.state is State.INCOMING:
         raise _not_yet(seen)
-    _refuse_over(seen, "boost")
+    _refuse_over(desk, seen, "boost")
     _wish(desk, seen.uid, band)
     desk.emit(Event.ITEM_BOOSTED, uid=seen.uid, id=seen.id, priority=band)
     desk.ring()
@@ -166,9 +167,10 @@ def _not_yet(seen: Seen) -> HarnessError:
     )
 
 
-def _refuse_over(seen: Seen, act: str) -> None:
+def _refuse_over(desk: Desk, seen: Seen, act: str) -> None:
     if seen.state not in TERMINAL:
         return
+    desk.disk.run(operators.make_durable(seen.uid))
     last = seen.last.verdict if seen.last else None
     fact = (
         f"it is merged already, as {last.merged}"
@@ -192,7 +194,7 @@ def _check(desk: Desk, seen: Seen, answer: Answer, act: str) -> None:
             if act == "cancel" and now is not None and now.state is State.CANCELLED:
                 return
             if now is not None:
-                _refuse_over(now, act)
+                _refuse_over(desk, now, act)
             raise NotFoundError(
                 "it is not there any more", where=seen.id, remedy="list: harnessctl items --all"
             )

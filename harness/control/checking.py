@@ -99,9 +99,7 @@ class _Hubs:
         for name in self._desk.config.projects:
             path = f"state/repos/{name}.git"
             try:
-                said = self.hub(name).repo.git(
-                    "fsck", "--strict", "--no-dangling", "--no-progress", ok=(0, 1, 2, 3, 4, 6, 8, 12, 16)
-                )
+                said = self.hub(name).fsck()
             except HarnessError as e:
                 found.append(Violation(invariant="I18", path=path, what=e.what))
                 continue

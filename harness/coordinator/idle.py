@@ -59,6 +59,9 @@ class Idle:
             waits = self.index.why.get(uid)
             why = f"waiting for {', '.join(waits.for_)}" if waits else "waiting"
             groups.setdefault(why, []).append(item.id)
+        for name, why in (*self.index.unreadable.items(), *self.intake.unreadable.items()):
+            if name not in self.index.open and name not in self.index.waiting:
+                groups.setdefault(why, []).append(name)
         lines = [f"{_names(names)}: {why}" for why, names in groups.items()]
         return lines + [
             f"the merges of {name} are not published: {report.reason}. {report.remedy}".strip()
@@ -70,6 +73,8 @@ class Idle:
         """Why it does not go on by itself, or "" when it does."""
         if entry.standing is Standing.PARKED:
             return f"parked: {entry.reason}"
+        if entry.standing is Standing.UNREADABLE:
+            return entry.reason
         project = entry.item.project
         if entry.standing is Standing.RUNNING:
             return ""

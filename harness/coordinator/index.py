@@ -38,7 +38,7 @@ class Entry:
     not_before: float = 0.0
     """Backoff of a ready item, clamped from first sight."""
     reason: str = ""
-    """Why it is parked."""
+    """Why it is parked, or which of its records is damaged."""
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Index:
     def may_differ(self, uid: str) -> bool:
         """Is there a reason to look at it again? One stat, where looking opens every cell."""
         known = self.open.get(uid)
-        if known is None:
+        if known is None or known.standing is Standing.UNREADABLE:  # somebody may write into the damaged file
             return True
         mtime = _mtime(f"{self.layout.queue}/open/{uid}")
         return mtime != known.mtime_ns or self.clock.wall() * 1e9 - mtime <= SETTLED_NS
@@ -98,14 +98,15 @@ class Index:
         seen = self.disk.run(look(uid))
         known = self.open.get(uid)
         self.note(uid, seen.trouble)
-        if seen.standing is Standing.GONE or seen.item is None:
+        item = seen.item or (known.item if known and seen.standing is Standing.UNREADABLE else None)
+        if item is None:
             self.version += self.open.pop(uid, None) is not None
             return None
         if known and (known.n, known.standing) == (seen.n, seen.standing):
             if known.mtime_ns != mtime:
                 self.open[uid] = replace(known, mtime_ns=mtime)
             return None
-        entry = self._entry(seen, seen.item, mtime)
+        entry = self._entry(seen, item, mtime)
         self.open[uid] = entry
         self.version += 1
         return entry
@@ -115,7 +116,7 @@ class Index:
         not_before = 0.0
         if seen.standing is Standing.READY and seen.attempts:
             not_before = now + delay_s(seen.attempts[-1], self.clock.wall(), self.max_delay_s)
-        reason = parking_reason(item, seen.attempts) if seen.standing is Standing.PARKED else ""
+        reason = parking_reason(item, seen.attempts) if seen.standing is Standing.PARKED else seen.trouble
         return Entry(
             uid=seen.uid,
             item=item,
@@ -192,7 +193,7 @@ class Index:
     def busy(self) -> list[Busy]:
         return [
             Busy(uid=e.uid, project=e.item.project, files=e.item.files)
-            for e in self.of(Standing.RUNNING, Standing.SUBMITTED)
+            for e in self.of(Standing.RUNNING, Standing.SUBMITTED, Standing.UNREADABLE)  # it may run
         ]
 
     def counts(self) -> dict[str, int]:
@@ -202,13 +203,16 @@ class Index:
             Standing.RUNNING: "claimed",
             Standing.SUBMITTED: "merging",
             Standing.PARKED: "parked",
+            Standing.UNREADABLE: "parked",
         }
         for e in self.open.values():
             if name := names.get(e.standing):
                 out[name] += 1
         blocked = sum(w.blocked for w in self.why.values())
         out["waiting"] = len(self.waiting) - blocked
-        out["parked"] += blocked
+        out["parked"] += blocked + sum(
+            uid not in self.open and uid not in self.waiting for uid in self.unreadable
+        )
         return out
 
 

@@ -62,7 +62,8 @@ class Telling:
         self._reported = now
         self.meter.update()
         counts = self.index.counts()
-        parked = list(self.index.of(Standing.PARKED))[:NAMED]
+        parked = [{"uid": e.uid, "id": e.item.id, "reason": e.reason} for e in self.index.of(Standing.PARKED)]
+        damaged = [{"uid": uid, "id": "", "reason": why} for uid, why in self.index.unreadable.items()]
         report = CoordinatorReport(
             pid=self.me.pid,
             start_ticks=self.me.start_ticks,
@@ -73,7 +74,7 @@ class Telling:
             swept_at=self.swept_at,
             workers=self.pool.target,
             counts=counts,
-            parked=tuple({"uid": e.uid, "id": e.item.id, "reason": e.reason} for e in parked),
+            parked=(*damaged, *parked)[:NAMED],
             ignored=dict(list(self.intake.ignored.items())[:NAMED]),
             pending_drops=self.intake.pending,
             metrics=self.meter.values(self.clock.wall()),
@@ -112,7 +113,7 @@ class Telling:
                 yield f"{name}: {report.unpublished} merges not published: {report.reason}. {report.remedy}".strip()
         if (self.layout.control / "pause").exists():
             yield "paused, nothing new is claimed: harnessctl resume"
-        more = (self.drops.problem, *self.index.unreadable.values(), *self.intake.unreadable.values())
+        more = (self.drops.problem, *self.intake.unreadable.values())
         yield from (one for one in more if one)
 
 

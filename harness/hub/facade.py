@@ -30,7 +30,7 @@ from harness.hub import (
 )
 from harness.hub.access import writable
 from harness.hub.creation import open_repo
-from harness.hub.git import CommandRunner
+from harness.hub.git import CommandRunner, Output
 from harness.hub.guard import Emit
 from harness.hub.lane import Lane, Swap, read_lane, swap_lane, swap_target
 from harness.hub.repo import LANE, Repo
@@ -123,6 +123,10 @@ class Hub:
         """Mends what a power loss tore, once in each boot, before anything works in the hub. -> how many objects were
         removed. Raises OSError."""
         return torn.mend(self.repo)
+
+    def fsck(self) -> Output:
+        """What `git fsck --strict` says of all objects and of the refs that are ours; agents' own may name anything."""
+        return far.fsck(self.repo)
 
     def sweep(self, emit: Emit) -> None:
         """Removes what killed gits left: lock files, as far as they are proved nobody's, and repositories made for one call.

@@ -1,4 +1,4 @@
-"""The repository in which git talks to the person's: it has the hub's objects, and of its refs only what it is given.
+"""A repository in which git talks to the person's, or checks all: it has the hub's objects, and of its refs what it is given.
 
 Before git fetches or pushes it looks at every ref of the repository that it runs in, and at the HEAD of each of its
 worktrees. In a hub agents write some of both. One that names nothing (an agent's git that does not fsync, and a power loss)
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import TryAgainError
-from harness.hub.git import NETWORK_S
+from harness.hub.git import NETWORK_S, Output
 from harness.hub.refs import Refs
 from harness.hub.repo import Repo
 
@@ -69,6 +69,18 @@ def fetch(repo: Repo) -> None:
             found[repo.upstream] = tip
     if lines := [f"update {name} {sha}" for name, sha in found.items() if known.get(name) != sha]:
         repo.change_refs(lines)
+
+
+def fsck(repo: Repo) -> Output:
+    """`git fsck --strict`, which would wait for who writes into a pipe, too. Raises GitCommandError, TryAgainError."""
+    refs = {name: sha for top in ("refs/harness", "refs/tags") for name, sha in repo.refs.below(top).items()}
+    refs |= {name: sha for name in (repo.target, repo.upstream) if (sha := repo.refs.read(name))}
+    with far(repo, refs) as folder:
+        return repo.git(
+            *("fsck", "--strict", "--no-dangling", "--no-progress"),
+            env={"GIT_DIR": str(folder), "GIT_OBJECT_DIRECTORY": str(repo.path / "objects")},
+            ok=tuple(range(32)),
+        )
 
 
 def sweep(repo: Repo) -> None:

@@ -207,7 +207,11 @@ def look(uid: str, folder: str | None = None) -> Step[Look]:
     try:
         return (yield from _look(uid, folder))
     except UnreadableRecordError as e:
-        return Look(uid=uid, n=0, standing=Standing.UNREADABLE, trouble=str(e))
+        try:
+            item = yield from ops.read(f"{folder or f'queue/open/{uid}'}/item.json", Item)
+        except UnreadableRecordError:
+            item = None
+        return Look(uid=uid, n=0, standing=Standing.UNREADABLE, item=item, trouble=str(e))
 
 
 def _look(uid: str, folder: str | None) -> Step[Look]:

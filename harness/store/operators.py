@@ -81,7 +81,7 @@ def _consume(actor: Actor, seen: Look, act: Act, outcome: Outcome, by: str, why:
     return True
 
 
-def _make_durable(uid: str) -> Step[None]:
+def make_durable(uid: str) -> Step[None]:
     """A decision that may be another's, wherever its item is by now, before a person is told."""
     yield from ops.fsync_dir(f"queue/waiting/{uid}")
     yield from ops.fsync_dir(f"queue/open/{uid}")  # not there either: archived, and durable before that
@@ -97,7 +97,7 @@ def hold(actor: Actor, uid: str, by: str, why: str) -> Step[Answer]:
             case Standing.UNREADABLE:
                 return Answer(said=Said.NOT_NOW, detail=seen.trouble)
             case Standing.OVER:
-                return _too_late(seen)
+                return (yield from _too_late(seen))
             case Standing.SUBMITTED:
                 return Answer(
                     said=Said.NOT_NOW, n=seen.n, detail="its result is being merged; wait for the verdict"
@@ -131,7 +131,7 @@ def cancel(actor: Actor, uid: str, by: str, why: str, judge: Judge) -> Step[Answ
     if (yield from ops.ls(f"queue/waiting/{uid}")) is not None:
         won, _ = yield from publish(actor, "end", zero, f"queue/waiting/{uid}/0.end")
         if won is not Won.GONE:
-            yield from _make_durable(uid)
+            yield from make_durable(uid)
             yield from move_to_open(uid, 9)
             return Answer(said=Said.DONE)
     for _ in range(TRIES):
@@ -143,9 +143,9 @@ def cancel(actor: Actor, uid: str, by: str, why: str, judge: Judge) -> Step[Answ
                 return Answer(said=Said.NOT_NOW, detail=seen.trouble)
             case Standing.OVER:
                 if _cancelled(seen):
-                    yield from _make_durable(uid)  # somebody else's verdict or end: it was only seen
+                    yield from make_durable(uid)  # somebody else's verdict or end: it was only seen
                     return Answer(said=Said.DONE, n=seen.n)
-                return _too_late(seen)
+                return (yield from _too_late(seen))
             case Standing.SUBMITTED:
                 yield from judge(uid, seen.n, cancel_by=by, why=why)
             case Standing.RUNNING:
@@ -164,9 +164,10 @@ def retry(actor: Actor, uid: str, by: str, why: str, extra: int = 1, mode: str =
         won, _ = yield from publish(actor, "grant", zero, f"queue/waiting/{uid}/0.grant")
         if (yield from ops.read(f"queue/waiting/{uid}/0.end", End)) is not None:
             # By somebody who has not moved it yet.
+            yield from make_durable(uid)
             return Answer(said=Said.TOO_LATE, detail="it is cancelled already")
         if won is not Won.GONE:
-            yield from _make_durable(uid)
+            yield from make_durable(uid)
             return Answer(
                 said=Said.DONE,
                 detail="it runs without waiting" if won is Won.YES else "it was allowed already",
@@ -178,14 +179,14 @@ def retry(actor: Actor, uid: str, by: str, why: str, extra: int = 1, mode: str =
         case Standing.UNREADABLE:
             return Answer(said=Said.NOT_NOW, detail=seen.trouble)
         case Standing.OVER:
-            return _too_late(seen)
+            return (yield from _too_late(seen))
         case Standing.PARKED:
             record = Grant(n=seen.n, extra=extra, by=by, why=why, mode=mode, granted_at=actor.stamp())
             won, _ = yield from publish(actor, "grant", record, f"queue/open/{uid}/{seen.n}.grant")
             if won is Won.GONE:
                 return Answer(said=Said.UNKNOWN)
             if won is Won.LOST:
-                yield from _make_durable(uid)
+                yield from make_durable(uid)
             if seen.item:
                 yield from ops.hint(uid, seen.item.priority)
             return Answer(said=Said.DONE, n=seen.n, detail="" if won is Won.YES else "it was retried already")
@@ -200,11 +201,15 @@ def _cancelled(seen: Look) -> bool:
     return last is not None and last.kind is VerdictKind.CANCELLED
 
 
-def _too_late(seen: Look) -> Answer:
+def _too_late(seen: Look) -> Step[Answer]:
+    yield from make_durable(seen.uid)
     last = seen.last
     if isinstance(last, End):
         return Answer(said=Said.TOO_LATE, n=seen.n, detail=f"it is {last.outcome.value} already")
     sha = last.merged if last else None
     return Answer(
-        said=Said.TOO_LATE, n=seen.n, sha=sha, detail=f"already merged as {sha}" if sha else "already decided"
+        said=Said.TOO_LATE,
+        n=seen.n,
+        sha=sha,
+        detail=f"already merged as {sha}" if sha else "it is cancelled already",
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -28,9 +29,6 @@ _PASSING = frozenset(
 
 def make_folders(layout: Layout, *, durable: bool = True) -> None:
     """Make what is missing below queue/ and state/; never changes what is there."""
-    first = not (
-        layout.queue / "FORMAT"
-    ).exists()  # written last: until then folders may be another's, not durable yet
     parents: set[Path] = set()
     for folder, mode in (
         (layout.queue, QUEUE_MODE),
@@ -38,16 +36,12 @@ def make_folders(layout: Layout, *, durable: bool = True) -> None:
         *((layout.queue / name, PRIVATE_MODE) for name in STORE_FOLDERS),
         *((layout.state / name, PRIVATE_MODE) for name in STATE_FOLDERS),
     ):
-        try:
-            os.mkdir(folder, mode)
-        except FileExistsError:
-            if first:
-                parents.add(folder.parent)
-            continue
-        os.chmod(folder, mode)
         parents.add(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, mode)
+            os.chmod(folder, mode)
     if durable:
-        for parent in parents:
+        for parent in parents:  # also for what is there: who made it may have been killed before this
             fsync_path(parent)
     _write_format(layout, durable)
 

@@ -308,7 +308,7 @@ def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(
 ) -> None:
     with daemon(tmp_path) as d:
         (d.layout.control / "pause").touch()
-        d.start()
+        process = d.start()
         d.drop("torn", {"prompt": commit("a")})
         d.drop("later", {"prompt": commit("b"), "depends_on": ["torn"]})
         uid = d.until_state("torn", "ready").uid
@@ -317,13 +317,23 @@ def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(
         (d.layout.control / "pause").unlink()
 
         def told() -> bool:
-            report = d.coordinator()
-            return report is not None and any(uid in p and "fsck" in p for p in report.problems)
+            said = d.status()
+            return said.queue.parked == 1 and any(
+                need.command == "harnessctl fsck" and cell in need.what for need in said.needs
+            )
 
         until(told, 20, what=d.tail())
         until(lambda: len(d.merges()) == 1, 40, what=d.tail())
         assert d.state("later") == "waiting"
         assert not d.events("worker_died")
+        # what docs/items.md says to do without a backup
+        process.terminate()
+        until(lambda: process.poll() is not None, 40, what=d.tail())
+        (d.layout.queue / "open" / uid).rename(tmp_path / "away")
+        d.cli("fsck", "--repair")
+        d.drop("again", {"id": "torn", "prompt": commit("a")})
+        assert d.run_until_idle() == 0
+        assert (d.state("torn"), d.state("later")) == ("merged", "merged")
 
 
 def test_pause_keeps_everybody_from_claiming_until_it_is_removed(tmp_path: Path) -> None:

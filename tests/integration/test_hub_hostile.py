@@ -351,6 +351,7 @@ def test_a_ref_of_an_agent_keeps_nobody_from_following_and_publishing(
     merge(hub, "y-1", 1, sha)
     assert isinstance(hub.publish(), Published)
     assert git(at.upstream, "show", "main:other.txt") == "work"
+    assert (hub.fsck().code, hub.fsck().text) == (0, "")
     assert list(hub.repo.shelf.glob("far.*")) == []
 
 

@@ -491,14 +491,13 @@ class Rules:
                 case "not superseded":
                     raise Broken(f"I17 {fact[1]}.{fact[2]} was given up although nobody decided it")
                 case "promised":
-                    cells = items.get(fact[1])
+                    _, uid, n = fact
+                    cells = items.get(uid)
                     zero = cells.ends.get(0) if cells else None
-                    if cells and 0 not in cells.grants:
-                        raise Broken(
-                            f"T7 a person was told that {fact[1]} runs, and nothing says so any more"
-                        )
-                    if zero and zero.by == BEFORE:
-                        raise Broken(f"T7 a person was told that {fact[1]} runs, and it was cancelled before")
+                    if cells and n not in cells.grants:
+                        raise Broken(f"T7 a person was told that {uid} runs, and nothing says so any more")
+                    if n == 0 and zero and zero.by == BEFORE:
+                        raise Broken(f"T7 a person was told that {uid} runs, and it was cancelled before")
                 case "alarm":
                     if not self.scenario.moves:
                         raise Broken(f"I17 a false alarm: {fact[1]}")

@@ -194,12 +194,12 @@ OVERRULE = (
     "    if (yield from _decide(actor, uid, n, outcome, by, why)) is not Won.YES:\n        return False\n"
 )
 JUDGE = "                yield from judge(uid, seen.n, cancel_by=by, why=why)\n"
-TOO_LATE_TO_HOLD = "                return _too_late(seen)\n            case Standing.SUBMITTED:\n                return Answer(\n"
+TOO_LATE_TO_HOLD = "                return (yield from _too_late(seen))\n            case Standing.SUBMITTED:\n                return Answer(\n"
 STOP = '    won, _ = yield from publish(actor, "end", record, f"queue/open/{uid}/{n}.end")\n    if won is Won.YES:\n'
 ZERO_CANCEL = (
     '        won, _ = yield from publish(actor, "end", zero, f"queue/waiting/{uid}/0.end")\n'
     "        if won is not Won.GONE:\n"
-    "            yield from _make_durable(uid)\n"
+    "            yield from make_durable(uid)\n"
     "            yield from move_to_open(uid, 9)\n"
     "            return Answer(said=Said.DONE)\n"
 )
@@ -531,7 +531,7 @@ def people() -> list[Mutant]:
             ("operators", OVERRULE, "    yield from _decide(actor, uid, n, outcome, by, why)\n"),
         ), scene((person(cancel, "x"), w()), one())),
         Mutant("M175 hold says that it parked what is over", (
-            ("operators", TOO_LATE_TO_HOLD, TOO_LATE_TO_HOLD.replace("_too_late(seen)", "Answer(said=Said.DONE, n=seen.n)")),
+            ("operators", TOO_LATE_TO_HOLD, TOO_LATE_TO_HOLD.replace("(yield from _too_late(seen))", "Answer(said=Said.DONE, n=seen.n)")),
         ), scene((person(hold, "x"), w()), one())),
         Mutant("M90 an operator's claim does not name its act", (
             ("operators", "    record = Claim(n=n, act=act, owner", "    record = Claim(n=n, act=Act.RUN, owner"),
@@ -621,11 +621,20 @@ def waits() -> list[Mutant]:
             ("operators", '    yield from ops.fsync_dir(f"queue/open/{uid}")  # not there either', "    pass  # not there either"),
         ), scene((once(person(cancel, "d")), once(t())), World().waiting("d", **LATER), powers=1)),
         Mutant("M106 a person is told that an item runs, and that is not durable", (
-            ("operators", "            yield from _make_durable(uid)\n            return Answer(\n", "            return Answer(\n"),
+            ("operators", "            yield from make_durable(uid)\n            return Answer(\n", "            return Answer(\n"),
         ), scene((person(retry, "d"), t()), World().waiting("d", **LATER), powers=1)),
         Mutant("M177 a person is told of a cancel that was only seen", (
-            ("operators", "                    yield from _make_durable(uid)  # somebody else's verdict or end", "                    pass  # somebody else's verdict or end"),
+            ("operators", "                    yield from make_durable(uid)  # somebody else's verdict or end", "                    pass  # somebody else's verdict or end"),
         ), scene((Process("j", merger, {"publishes": True}, mortal=False), PUBLISH, person(cancel, "g")), submitted(), powers=1, publishes=True)),
+        Mutant("M178 a person is told of a grant that was only seen", (
+            ("operators", "            if won is Won.LOST:\n                yield from make_durable(uid)\n", ""),
+        ), scene((once(person(retry, "x", "r")), person(retry, "x", "s")), one(attempts=1).history("x", "failed"), powers=1)),
+        Mutant("M179 a person is told of what is over, and that is not durable", (
+            ("operators", "    yield from make_durable(seen.uid)\n    last = seen.last\n", "    yield from ()\n    last = seen.last\n"),
+        ), scene((once(person(hold, "x", "h")), once(w())), one(), powers=1)),
+        Mutant("M180 a person is told of a cancel that was only seen in waiting/", (
+            ("operators", "            yield from make_durable(uid)\n            return Answer(said=Said.TOO_LATE,", "            return Answer(said=Said.TOO_LATE,"),
+        ), scene((once(person(cancel, "d")), once(person(retry, "d"))), World().waiting("d", **LATER), powers=1)),
         Mutant("M107 a person is told that a cancelled item runs", (
             ("operators", '        if (yield from ops.read(f"queue/waiting/{uid}/0.end", End)) is not None:\n', "        if False:\n"),
         ), scene((person(retry, "d"),), World().waiting("d", **LATER).cell("d", "0.end", ZERO_END))),

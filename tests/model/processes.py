@@ -6,8 +6,8 @@ to use (the product's, or a mutant's). `me` names the incarnation. Whatever is n
     ("exec", uid, n, me)        the attempt has side effects from here on
     ("choose", uid, n)          what the agent makes of it: done, failed, released, or it looks whether it was decided
     ("commit", sha), ("sync_hub",)     its result, in git
-    ("acked", uid, n, what)     a person was told that the item will not run: it is cancelled, or held, as n
-    ("promised", uid)           a person was told that the item runs without waiting
+    ("acked", uid, n, what)     a person was told what became of the item as n: cancelled or held, or anything else that is final
+    ("promised", uid, n)        a person was told that the item may run after n; 0: without waiting
     ("superseded", uid, n)      an owner gave up because somebody else decided its attempt
 """
 
@@ -223,15 +223,13 @@ def cancel(p: SimpleNamespace, me: str, uid: str) -> Body:
         return p.lane.judge(self, PROJECT, uid, n, cancel_by=cancel_by, why=why)
 
     said = yield from p.operators.cancel(self, uid, me, "", judge)
-    if said.said is p.operators.Said.DONE:
-        yield ("acked", uid, said.n, "cancelled")
+    yield from told(p, uid, said, "cancelled")
     yield from p.attempts.finish(uid)
 
 
 def hold(p: SimpleNamespace, me: str, uid: str) -> Body:
     said = yield from p.operators.hold(actor(p, me), uid, me, "")
-    if said.said is p.operators.Said.DONE:
-        yield ("acked", uid, said.n, "held")
+    yield from told(p, uid, said, "held")
 
 
 def stop(p: SimpleNamespace, me: str, uid: str) -> Body:
@@ -242,8 +240,20 @@ def stop(p: SimpleNamespace, me: str, uid: str) -> Body:
 
 def retry(p: SimpleNamespace, me: str, uid: str) -> Body:
     said = yield from p.operators.retry(actor(p, me), uid, me, "")
-    if said.said is p.operators.Said.DONE and not said.n:
-        yield ("promised", uid)
+    if said.said is p.operators.Said.DONE:
+        yield ("promised", uid, said.n)
+    else:
+        yield from told(p, uid, said, "")
+
+
+def told(p: SimpleNamespace, uid: str, said: Any, done: str) -> Body:
+    """What the answer claims, in the words of the invariants."""
+    if said.said is p.operators.Said.DONE:
+        yield ("acked", uid, said.n, done)
+    elif said.said is p.operators.Said.TOO_LATE:
+        for what in ("merged", "done", "cancelled"):
+            if what in said.detail:
+                yield ("acked", uid, said.n, what)
 
 
 # ---- the rest of the world ---------------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ def test_of_all_who_finish_an_item_one_says_so(coordinator: Coordinator, world: 
 
 def test_a_damaged_claim_stops_its_item_and_nobody_else(coordinator: Coordinator, world: World) -> None:
     """Also when it is damaged after the item was seen to run, and until it is gone."""
-    uid, other = world.add(id="a"), world.add(id="b")
+    uid, other = world.add(id="a", files=("src/**",)), world.add(id="b")
     for name in (uid, other):
         world.run(attempts.abandon(world.claim(name)))  # its owner died
         assert coordinator.index.look_at(name)
@@ -229,9 +229,23 @@ def test_a_damaged_claim_stops_its_item_and_nobody_else(coordinator: Coordinator
     coordinator.following.expire_dead()
     assert "1.claim" in coordinator.index.unreadable[uid]
     assert [e["uid"] for e in events(coordinator, "attempt_expired")] == [other]
+    for known in (True, False):  # or seen for the first time, by a coordinator that starts
+        if not known:
+            del coordinator.index.open[uid]
+        sweep(coordinator, world)
+        assert "1.claim" in coordinator.index.unreadable[uid]
+        assert [busy.files for busy in coordinator.index.busy()] == [("src/**",)]  # its worker may live
+        assert coordinator.index.counts()["parked"] == 1
+        assert any("1.claim" in line for line in coordinator.idle.left(coordinator.config))
+    coordinator.telling.say("stopping", coordinator.config)
+    (told,) = reports.read(reports.coordinator_path(world.layout), reports.CoordinatorReport).parked  # type: ignore[union-attr]
+    assert (told["uid"], told["id"]) == (uid, "")
+    (cell.parent / "item.json").write_bytes(b"")  # now nothing of it is known
+    del coordinator.index.open[uid]
     sweep(coordinator, world)
     assert uid not in coordinator.index.open
-    assert "1.claim" in coordinator.index.unreadable[uid]
+    assert coordinator.index.counts()["parked"] == 1
+    assert any("item.json" in line for line in coordinator.idle.left(coordinator.config))
     cell.parent.rename(world.layout.root / "away")
     sweep(coordinator, world)
     assert coordinator.index.unreadable == {}
