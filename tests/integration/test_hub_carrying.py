@@ -175,8 +175,8 @@ def test_an_index_is_copied_with_its_time_by_which_git_knows_what_to_read_again(
     assert (tmp_path / "copy").stat().st_mtime_ns == 10**18
     link = tmp_path / "link"
     link.symlink_to(index)
-    copy_index(link, tmp_path / "copy")
-    assert index.stat().st_mtime_ns == 10**18
+    with pytest.raises(OSError, match="links"):
+        copy_index(link, tmp_path / "copy")
 
 
 def test_a_branch_that_names_nothing_readable_carries_nothing(hub: Hub, at: Desk) -> None:
