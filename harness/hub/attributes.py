@@ -10,18 +10,12 @@ defines others, is ours (guard.py).
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness.hub.git import Tree
 from harness.hub.repo import Repo
-
-_PREFIX = "attributes."
-_ABANDONED_S = 86_400.0
 
 
 @contextmanager
@@ -31,9 +25,7 @@ def attributes_of(repo: Repo, commit: str) -> Iterator[Tree | None]:
         yield None
         return
     found = _files(repo, commit, ".")  # all of them: one may use a macro that another defines
-    _sweep(repo)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=repo.shelf) as name:
-        folder = Path(name)
+    with repo.private_folder("attributes") as folder:
         for path in found:
             _write(repo, folder, commit, path)
         yield Tree(path=folder, admin=repo.path, index=folder / ".index")
@@ -52,13 +44,3 @@ def _write(repo: Repo, folder: Path, commit: str, path: str) -> None:
     target = folder.joinpath(*parts)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(repo.git("cat-file", "blob", f"{commit}:{path}").raw)
-
-
-def _sweep(repo: Repo) -> None:
-    """What processes that were killed have left here."""
-    for old in repo.shelf.glob(f"{_PREFIX}*"):
-        try:
-            if time.time() - old.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(old, ignore_errors=True)
-        except FileNotFoundError:
-            continue

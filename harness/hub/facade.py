@@ -129,10 +129,8 @@ class Hub:
         return far.fsck(self.repo)
 
     def sweep(self, emit: Emit) -> None:
-        """Removes what killed gits left: lock files, as far as they are proved nobody's, and repositories made for one call.
-        Not one git command; waits for seconds when there are locks. Raises TryAgainError when the lock of the hub is not to
-        be had."""
-        far.sweep(self.repo)
+        """Removes the lock files that killed gits left, as far as they are proved nobody's. Not one git command; waits
+        for seconds when there are some. Raises TryAgainError when the lock of the hub is not to be had."""
         self.repo.gitlocks.sweep(emit)
 
     # ---- the target and the person's repository ----------------------------------------------------------------------

@@ -10,16 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import TryAgainError
-from harness.hub.git import NETWORK_S, Output
+from harness.hub.git import Output
 from harness.hub.refs import Refs
 from harness.hub.repo import Repo
-
-PREFIX = "far."
 
 
 @contextlib.contextmanager
@@ -28,20 +25,19 @@ def far(repo: Repo, refs: Mapping[str, str] | None = None) -> Iterator[Path]:
 
     Raises TryAgainError when the disk has no room for it.
     """
-    folder = repo.shelf / f"{PREFIX}{os.getpid()}.{os.urandom(4).hex()}"
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            folder.mkdir(mode=0o700)
+            folder = stack.enter_context(repo.private_folder("far"))
             (folder / "refs").mkdir()
             for name in ("config", "HEAD"):
                 shutil.copyfile(repo.guard.copies / name, folder / name)
             packed = "".join(f"{sha} {name}\n" for name, sha in sorted((refs or {}).items()))
             (folder / "packed-refs").write_bytes(os.fsencode(packed))
         except OSError as e:
-            raise TryAgainError(f"cannot be made: {e.strerror}", where=folder) from e
+            raise TryAgainError(
+                f"no repository for one call can be made: {e.strerror}", where=repo.shelf
+            ) from e
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch(repo: Repo) -> None:
@@ -81,14 +77,6 @@ def fsck(repo: Repo) -> Output:
             env={"GIT_DIR": str(folder), "GIT_OBJECT_DIRECTORY": str(repo.path / "objects")},
             ok=tuple(range(32)),
         )
-
-
-def sweep(repo: Repo) -> None:
-    """Removes what killed processes left: what is older than git may take."""
-    for folder in repo.shelf.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > 2 * NETWORK_S:
-                shutil.rmtree(folder)
 
 
 def _known(repo: Repo) -> dict[str, str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.clock import Clock
@@ -19,6 +23,8 @@ LANE = "refs/harness/lane"
 BRANCHES = "refs/heads/harness"
 ATTEMPTS = "refs/harness/attempt"
 SALVAGED = "refs/harness/salvage"
+ABANDONED_S = 86_400.0
+"""No git of ours takes so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +70,19 @@ class Repo:
         may take as long as the disk likes. A failure is not tried again (PROTOCOL, section 3, rule 4)."""
         if self.durable:
             self.git.run_beside(("sync", "-f", str(self.path)))
+
+    @contextlib.contextmanager
+    def private_folder(self, what: str) -> Iterator[Path]:
+        """A folder beside the hub, in which no agent may write, for one call. Those that killed processes left are removed
+        by the next. Raises OSError."""
+        for old in self.shelf.glob(f"{what}.*"):
+            with contextlib.suppress(OSError):
+                if time.time() - old.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(
+            prefix=f"{what}.", dir=self.shelf, ignore_cleanup_errors=True
+        ) as name:
+            yield Path(name)
 
     def change_refs(self, lines: Iterable[str]) -> None:
         """One transaction, all or nothing. Raises GitCommandError when an old value does not match."""
