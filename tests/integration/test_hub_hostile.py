@@ -370,3 +370,15 @@ def test_a_head_that_is_none_holds_nobody_up(at: Desk, hub: Hub, tree: Worktree,
             head.mkdir()
     second = at.open().prepare("agent-1", "x-1", 2, hub.target())
     assert git(second.path, "rev-parse", "HEAD") == hub.target()
+
+
+def test_fsck_says_which_of_our_refs_cannot_be_read_and_nothing_of_an_agents(hub: Hub) -> None:
+    sha = submit(hub, "x-1")
+    tree = hub.prepare("agent-2", "y-1", 1, hub.target())
+    lost = work(hub, tree, "other.txt")
+    (hub.path / "objects" / lost[:2] / lost[2:]).unlink()  # its agent's own
+    assert hub.fsck().code == 0
+    (hub.path / "objects" / sha[:2] / sha[2:]).unlink()
+    said = hub.fsck()
+    assert said.code != 0
+    assert "refs/harness/attempt/x-1/1" in said.stderr + said.text
