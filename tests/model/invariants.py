@@ -494,7 +494,10 @@ class Rules:
                     _, uid, n = fact
                     cells = items.get(uid)
                     zero = cells.ends.get(0) if cells else None
-                    if cells and n not in cells.grants:
+                    moved_on = (
+                        n > 0 and n + 1 in cells.claims if cells else False
+                    )  # it ran, or a later act forbade it
+                    if cells and n not in cells.grants and not moved_on:
                         raise Broken(f"T7 a person was told that {uid} runs, and nothing says so any more")
                     if n == 0 and zero and zero.by == BEFORE:
                         raise Broken(f"T7 a person was told that {uid} runs, and it was cancelled before")
