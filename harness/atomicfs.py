@@ -10,12 +10,13 @@ import errno
 import fcntl
 import functools
 import os
+import shutil
 import stat
 import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 # Open file description locks, fcntl(2). Unlike POSIX locks they belong to the open file: closing another
 # descriptor of the same file does not drop them, and the kernel frees them when the last holder is gone.
@@ -25,9 +26,7 @@ _FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
 _WHOLE = (os.SEEK_SET, 0, 0, 0)  # whence, start, length 0 = to the end, pid must be 0
 
 
-def replace_file(
-    path: Path, data: bytes, *, durable: bool, mode: int = 0o600, mtime_ns: int | None = None
-) -> None:
+def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
     """Write `data` to a private name in the same folder and rename it to `path`: readers see the old or the new.
 
     A link at `path` is replaced, not followed. `durable`: after the return it survives power loss. Otherwise it survives any crash of processes, and power loss
@@ -38,8 +37,6 @@ def replace_file(
     try:
         try:
             write_all(fd, data)
-            if mtime_ns is not None:
-                os.utime(fd, ns=(mtime_ns, mtime_ns))
             if durable:
                 os.fsync(fd)
         finally:
@@ -51,6 +48,23 @@ def replace_file(
         raise
     if durable:
         fsync_dir(path.parent)
+
+
+def replace_by_copy(path: Path, source: BinaryIO, *, mode: int, mtime_ns: int) -> None:
+    """The same with what can still be read of `source`, of any size; not durable. Raises OSError."""
+    private = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
+    fd = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            shutil.copyfileobj(source, file, 1 << 20)
+            file.flush()
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
+        private.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            private.unlink()
+        raise
 
 
 def open_plain(path: Path | str, *, dir_fd: int | None = None) -> int:

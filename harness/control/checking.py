@@ -10,7 +10,7 @@ from harness.containment import Containment
 from harness.control.changes import make_hub, project_of
 from harness.control.desk import Desk
 from harness.dataclass import dataclass
-from harness.errors import ConflictError, HarnessError
+from harness.errors import ConflictError, HarnessError, TryAgainError
 from harness.hands import LocalHands
 from harness.hub import Hub
 from harness.store import fsck
@@ -100,10 +100,11 @@ class _Hubs:
             path = f"state/repos/{name}.git"
             try:
                 said = self.hub(name).fsck()
+            except TryAgainError:
+                raise
             except HarnessError as e:
                 found.append(Violation(invariant="I18", path=path, what=e.what))
                 continue
-            if said.code:
-                what = f"git fsck: {(said.stderr.strip() or said.text)[:500]}"
-                found.append(Violation(invariant="I18", path=path, what=what))
+            if said:
+                found.append(Violation(invariant="I18", path=path, what=f"git fsck: {said[:500]}"))
         return found

@@ -9,6 +9,9 @@ from harness.dataclass import dataclass
 from harness.hub.git import GitCommandError
 from harness.hub.repo import BRANCHES, SALVAGED, Repo
 
+DEEPEST = 50
+"""Commits of an attempt that are tried, newest first."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carry:
@@ -34,6 +37,10 @@ def carried(repo: Repo, uid: str, n: int, target: str) -> Carry | None:
         head = repo.refs.read(f"{BRANCHES}/{uid}/{n}") or _newest(repo, heads)
     if head is None:
         return None
+    if files is None:
+        head = _whole(repo, head, target)
+    if head is None:
+        return None
     try:
         base = repo.git("merge-base", head, target, ok=(0, 1)).text
     except GitCommandError:
@@ -41,6 +48,18 @@ def carried(repo: Repo, uid: str, n: int, target: str) -> Carry | None:
     if not base or (files is None and base == head):
         return None
     return Carry(base=base, head=head, files=files)
+
+
+def _whole(repo: Repo, head: str, target: str) -> str | None:
+    """The newest commit on the way from `head` to the target of which everything can be read: an agent's git need not fsync."""
+    commits = [head]
+    for sha in commits:
+        if repo.git("rev-list", "--objects", "--quiet", sha, "--not", target, ok=(0, 1, 128)).code == 0:
+            return sha
+        parent = repo.git("rev-parse", "--verify", "-q", f"{sha}^", ok=(0, 1, 128)).text
+        if parent and len(commits) < DEEPEST:
+            commits.append(parent)
+    return None
 
 
 def found(repo: Repo, uid: str, n: int) -> str | None:

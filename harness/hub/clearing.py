@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.atomicfs import replace_file
 from harness.errors import GitError
 from harness.globs import matches_any
 from harness.hub.git import Tree
+from harness.hub.planted import holds_repository, names_below
 from harness.hub.repo import Repo
 from harness.hub.salvage import Saved
 from harness.hub.slots import Place, Slot, admins_at, mend_admin, put
@@ -47,15 +48,17 @@ def remove_ignored(repo: Repo, tree: Tree, saved: Saved) -> str:
             ok=(0, 1),
         )
     # `git clean -X -- a/b` removes all of an ignored `a`, so parts of a folder are removed without it.
-    if not any(_holds_repository(tree.path / os.fsdecode(path)) for path in inner):
+    if not repositories_in(tree.path, inner):
         remove_all(repo, [tree.path / os.fsdecode(path) for path in inner])
     root = os.fsencode(tree.path)
     left = [path for path in gone if os.path.lexists(os.path.join(root, path.rstrip(b"/")))]
     return f"ignored files could not be removed: {os.fsdecode(left[0])}" if left else ""
 
 
-def _holds_repository(folder: Path) -> bool:
-    return any(".git" in dirs or ".git" in files for _, dirs, files in os.walk(folder))
+def repositories_in(root: Path, ignored: Iterable[bytes]) -> str:
+    """The first of these paths below which there is a repository, or ""."""
+    names = map(os.fsdecode, ignored)
+    return next((name for name in names if holds_repository(root / name)), "")
 
 
 def doomed(repo: Repo, root: Path, ignored: tuple[bytes, ...]) -> list[bytes]:
@@ -81,13 +84,14 @@ def doomed(repo: Repo, root: Path, ignored: tuple[bytes, ...]) -> list[bytes]:
 
 def _holds_kept(root: Path, name: str, keep: list[str]) -> bool:
     """Whether something to keep lies below an ignored folder."""
-    for pattern in keep:
-        if pattern.startswith(("**", "*")):
-            if any((root / name).rglob(pattern.removeprefix("**/").rstrip("/") or "*")):
-                return True
-        elif pattern.startswith(name + "/") and any(root.glob(pattern.rstrip("/"))):
-            return True
-    return False
+    wanted = [pattern for pattern in keep if pattern.startswith(("*", f"{name}/"))]
+    plain = [pattern for pattern in wanted if not {"*", "?"} & set(pattern)]
+    if any(os.path.lexists(root / pattern) for pattern in plain):
+        return True
+    wild = [pattern for pattern in wanted if pattern not in plain]
+    return bool(wild) and any(
+        matches_any(os.path.relpath(path, root), wild) for path in names_below(root / name)
+    )
 
 
 def move_aside(repo: Repo, place: Place, record: Slot | None, why: str) -> Path:
@@ -122,6 +126,8 @@ def _rename_free(source: Path, folder: Path, name: str) -> Path:
     k = 1
     while True:
         kept = folder / (name if k == 1 else f"{name}-{k}")
+        with contextlib.suppress(OSError):
+            os.chmod(source, 0o700)
         if not os.path.lexists(kept):
             os.rename(source, kept)
             return kept
@@ -134,18 +140,20 @@ def discard(repo: Repo, place: Place, record: Slot | None) -> None:
         admins = admins_at(repo, place.tree)
         if record and record.admin and not os.path.lexists(place.tree):
             admins.append(repo.path / "worktrees" / record.admin)
-        trash = place.record.with_suffix(".trash")
-        if os.path.lexists(place.tree):
-            remove_all(repo, [trash])
-            os.rename(place.tree, trash)
-        for admin in admins:
-            shutil.rmtree(admin, ignore_errors=True)
+        for path in (place.tree, *admins):
+            if os.path.lexists(path):
+                with contextlib.suppress(OSError):
+                    os.chmod(path, 0o700)  # no folder can be moved that may not be written
+                os.rename(path, place.record.with_suffix(f".trash.{os.urandom(4).hex()}"))
         place.forget()
-    remove_all(repo, [trash])
+    remove_all(repo, sorted(place.record.parent.glob(f"{place.name}.trash*")))
 
 
 def remove_all(repo: Repo, paths: list[Path]) -> None:
-    """Deletes, in a process of its own, because it may take long. Never follows a link, never crosses a mount."""
-    there = [str(path) for path in paths if os.path.lexists(path)]
-    for i in range(0, len(there), CHUNK):
-        repo.git.run_beside(("rm", "-rf", "--one-file-system", "--", *there[i : i + CHUNK]), ok=(0, 1))
+    """Deletes, in a process of its own, because it may take long. Never follows a link, never crosses a mount. A folder that
+    may not be written is made writable first; what cannot be removed all the same stays."""
+    remove = ("rm", "-rf", "--one-file-system", "--")
+    for argv in (remove, ("chmod", "-R", "u+rwX", "--"), remove):
+        there = [str(path) for path in paths if os.path.lexists(path)]
+        for i in range(0, len(there), CHUNK):
+            repo.git.run_beside((*argv, *there[i : i + CHUNK]), ok=(0, 1))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import filecmp
 import os
-import shutil
 from pathlib import Path
 
+from harness.atomicfs import replace_by_copy
 from harness.hub.repo import Repo
 
 
@@ -41,11 +41,8 @@ def _copy(source: Path, tree: Path, name: Path) -> None:
     if target.is_file() and not target.is_symlink() and filecmp.cmp(source, target, shallow=False):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name[:100]}.harness-copy")
-    draft.unlink(missing_ok=True)
-    shutil.copyfile(source, draft)
-    shutil.copymode(source, draft)
     if target.is_dir() and not target.is_symlink():
-        draft.unlink()
         return
-    os.replace(draft, target)
+    with source.open("rb") as file:
+        info = os.fstat(file.fileno())
+        replace_by_copy(target, file, mode=info.st_mode & 0o777, mtime_ns=info.st_mtime_ns)

@@ -17,6 +17,7 @@ from harness.config import Project
 from harness.dataclass import dataclass
 from harness.hub import (
     carrying,
+    clearing,
     far,
     history,
     leftovers,
@@ -30,8 +31,8 @@ from harness.hub import (
 )
 from harness.hub.access import writable
 from harness.hub.creation import open_repo
-from harness.hub.git import CommandRunner, Output
-from harness.hub.guard import Emit
+from harness.hub.git import CommandRunner
+from harness.hub.guard import TRASH, Emit
 from harness.hub.lane import Lane, Swap, read_lane, swap_lane, swap_target
 from harness.hub.repo import LANE, Repo
 from harness.layout import Layout
@@ -124,13 +125,15 @@ class Hub:
         removed. Raises OSError."""
         return torn.mend(self.repo)
 
-    def fsck(self) -> Output:
-        """What `git fsck --strict` says of all objects and of the refs that are ours; agents' own may name anything."""
+    def fsck(self) -> str:
+        """What is wrong with the objects and with the refs that are ours, or "". Agents' own may name anything."""
         return far.fsck(self.repo)
 
     def sweep(self, emit: Emit) -> None:
-        """Removes the lock files that killed gits left, as far as they are proved nobody's. Not one git command; waits
-        for seconds when there are some. Raises TryAgainError when the lock of the hub is not to be had."""
+        """Removes what the guard has put aside, and the lock files that killed gits left, as far as they are proved nobody's.
+        Not one git command; waits for seconds when there are locks. Raises TryAgainError when the lock of the hub is not to
+        be had."""
+        clearing.remove_all(self.repo, list(self.repo.guard.copies.glob(f"{TRASH}*")))
         self.repo.gitlocks.sweep(emit)
 
     # ---- the target and the person's repository ----------------------------------------------------------------------

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import TryAgainError
-from harness.hub.git import Output
-from harness.hub.refs import Refs
+from harness.hub.git import GitCommandError
+from harness.hub.refs import Refs, zero
 from harness.hub.repo import Repo
+
+SEEN = "refs/harness/seen"
 
 
 @contextlib.contextmanager
@@ -45,45 +47,72 @@ def fetch(repo: Repo) -> None:
 
     Raises GitCommandError, TryAgainError.
     """
+    was = repo.refs.read(repo.upstream)
     known = _known(repo)
+    failed: GitCommandError | None = None
     with far(repo, known) as folder:
-        repo.git(
-            "fetch",
-            "--quiet",
-            "--no-write-fetch-head",
-            "--no-auto-maintenance",
-            "--no-recurse-submodules",
-            repo.project.path,
-            f"+refs/heads/{repo.project.target}:{repo.upstream}",
-            upstream=folder,
-        )
+        try:
+            repo.git(
+                "fetch",
+                "--quiet",
+                "--no-write-fetch-head",
+                "--no-auto-maintenance",
+                "--no-recurse-submodules",
+                repo.project.path,
+                f"+refs/heads/{repo.project.target}:{repo.upstream}",
+                upstream=folder,
+            )
+        except GitCommandError as e:  # perhaps because of a tag alone
+            failed = e
         now = Refs(repository=folder)
-        found = now.below("refs/tags")
-        if tip := now.read(
-            repo.upstream
-        ):  # git takes nothing from a shallow clone into a complete repository
-            found[repo.upstream] = tip
-    if lines := [f"update {name} {sha}" for name, sha in found.items() if known.get(name) != sha]:
-        repo.change_refs(lines)
+        tags = {name: sha for name, sha in now.below("refs/tags").items() if known.get(name) != sha}
+        tip = now.read(repo.upstream)
+    if tip is None:
+        if failed is not None:
+            raise failed
+        return  # git takes nothing from a shallow clone into a complete repository
+    if tip != was:
+        with contextlib.suppress(
+            GitCommandError
+        ):  # another has fetched meanwhile: the next look says what is there
+            repo.change_refs([f"update {repo.upstream} {tip} {was or zero(tip)}"])
+    if tags:
+        _take_over(repo, [f"update {name} {sha}" for name, sha in tags.items()])
 
 
-def fsck(repo: Repo) -> Output:
-    """`git fsck --strict`, which would wait for who writes into a pipe, too. Raises GitCommandError, TryAgainError."""
+def _take_over(repo: Repo, tags: list[str]) -> None:
+    """All of them, or those that there is room for: `v1` and `v1/rc1` cannot both be."""
+    try:
+        repo.change_refs(tags)
+    except GitCommandError:
+        for line in tags if len(tags) > 1 else ():
+            with contextlib.suppress(GitCommandError):
+                repo.change_refs([line])
+
+
+def fsck(repo: Repo) -> str:
+    """What is wrong, or "": refs of ours that name nothing, and what `git fsck --strict` says, which would read the agents'
+    refs, too. Raises GitCommandError, TryAgainError."""
+    names = {repo.target, *repo.refs.files("refs/harness"), *repo.refs.files("refs/tags")}
     refs = {name: sha for top in ("refs/harness", "refs/tags") for name, sha in repo.refs.below(top).items()}
     refs |= {name: sha for name in (repo.target, repo.upstream) if (sha := repo.refs.read(name))}
+    torn = [f"{name} names nothing" for name in sorted(names - refs.keys())]
     with far(repo, refs) as folder:
-        return repo.git(
+        said = repo.git(
             *("fsck", "--strict", "--no-dangling", "--no-progress"),
             env={"GIT_DIR": str(folder), "GIT_OBJECT_DIRECTORY": str(repo.path / "objects")},
             ok=tuple(range(32)),
         )
+    wrong = (said.stderr.strip() or said.text or f"exit {said.code}") if said.code else ""
+    return "; ".join(x for x in (*torn, wrong) if x)
 
 
 def _known(repo: Repo) -> dict[str, str]:
-    """What need not be fetched again: our target, what was seen of theirs, tags; as far as their objects are there."""
+    """What need not be fetched again: our target, what was seen of theirs (by another name: what has its own afterwards was
+    fetched), tags; as far as their objects are there."""
     names = repo.refs.below("refs/tags")
-    for name in (repo.target, repo.upstream):
-        if sha := repo.refs.read(name):
+    for name, ref in ((repo.target, repo.target), (SEEN, repo.upstream)):
+        if sha := repo.refs.read(ref):
             names[name] = sha
     if not names:
         return {}

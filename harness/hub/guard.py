@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import field
@@ -36,6 +35,8 @@ FORBIDDEN = (
 """Names that must not exist: each changes where git looks for settings, objects or parents."""
 FOLDERS: Mapping[str, frozenset[str]] = {"hooks": frozenset(), "info": frozenset({"exclude", "refs"})}
 """Folders and the only names that may be in them (`info/refs` is written by `git gc` and read by nobody here)."""
+
+TRASH = "trash."
 
 Signature: TypeAlias = tuple[int, ...]
 Emit: TypeAlias = Callable[..., None]
@@ -70,7 +71,8 @@ class Guard:
             restored += self._forbid(self.repository / name)
         for name, allowed in FOLDERS.items():
             restored += self._only(self.repository / name, allowed)
-        restored += self._unlinked(self.repository / "objects")
+        for name in ("objects", "objects/pack"):
+            restored += self._unlinked(self.repository / name)
         for admin in _entries(self.repository / "worktrees"):
             restored += self._forbid(self.repository / "worktrees" / admin / "config.worktree")
         if restored:
@@ -107,14 +109,33 @@ class Guard:
         mode = _mode(path)
         if mode is None:
             return []
-        _remove(path, mode)
+        self._remove(path, mode)
         return [os.fsdecode(path.relative_to(self.repository))]
 
     def _unlinked(self, folder: Path) -> list[str]:
-        """git would write new objects through a link, to wherever it leads."""
+        """git would write new objects through a link, to wherever it leads, and wait for who writes into a pipe."""
+        found = []
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            return [x for entry in entries if entry.is_symlink() for x in self._forbid(Path(entry.path))]
-        return []
+            found = [
+                Path(entry.path)
+                for entry in entries
+                if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False))
+            ]
+        return [name for path in found for name in self._forbid(path)]
+
+    def _remove(self, path: Path, mode: int) -> None:
+        """A folder may be as deep as its maker likes: it is moved to where no agent can write, and removed by a sweep."""
+        with contextlib.suppress(OSError):
+            if not stat.S_ISDIR(mode):
+                path.unlink()
+                return
+            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                with contextlib.suppress(OSError):
+                    os.chmod(f"/proc/self/fd/{fd}", 0o700)  # one that may not be written cannot be moved
+            finally:
+                os.close(fd)
+            path.rename(self.copies / f"{TRASH}{os.urandom(4).hex()}")
 
     def _replace(self, path: Path, contents: bytes) -> None:
         """Whole or not at all, whatever is there now. The draft lies with our copies: in the hub it would be foreign."""
@@ -122,7 +143,7 @@ class Guard:
             folder.mkdir(parents=True, exist_ok=True)
         mode = _mode(path)
         if mode is not None and stat.S_ISDIR(mode):
-            _remove(path, mode)
+            self._remove(path, mode)
         draft = self.copies / f".draft.{os.getpid()}"
         draft.write_bytes(contents)
         os.replace(draft, path)
@@ -174,11 +195,3 @@ def _read(path: Path) -> bytes | None:
         return None
     with open(fd, "rb") as f:
         return f.read()
-
-
-def _remove(path: Path, mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()

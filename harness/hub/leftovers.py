@@ -8,7 +8,15 @@ from harness.dataclass import dataclass
 from harness.hub.git import Tree
 from harness.hub.repo import BRANCHES, Repo
 from harness.hub.slots import fault, head_of, in_progress, place_of, plain_refs, remedy_of
-from harness.hub.snapshot import copy_index, nested_in_index, snapshot, staged, status
+from harness.hub.snapshot import (
+    Status,
+    copy_index,
+    nested_in_index,
+    point_index,
+    snapshot,
+    staged,
+    status,
+)
 from harness.hub.worktrees import Worktree
 
 
@@ -76,7 +84,8 @@ def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
             head=head.sha, branch=branch, tip=tip, fault=wrong, remedy=remedy_of(wrong, tree)
         )
     work = _private(repo, worktree, tree)
-    seen = status(repo, work, ignored=False)
+    index = staged(repo, work, head.sha)
+    seen = _compared(repo, worktree, tree, head.sha)
     nested = tuple(
         os.fsdecode(path.rstrip(b"/")) + "/" for path in (*seen.nested, *nested_in_index(repo, work))
     )
@@ -84,11 +93,21 @@ def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
         head=head.sha,
         branch=branch,
         tip=tip,
-        changed=tuple(map(os.fsdecode, seen.changed)),
-        untracked=(*map(os.fsdecode, seen.untracked), *nested),
+        changed=tuple(map(os.fsdecode, sorted({*seen.changed, *index.paths}))),
+        untracked=(*(os.fsdecode(path) for path in seen.untracked if path not in index.paths), *nested),
         nested=nested,
         in_progress=in_progress(tree.admin),
     )
+
+
+def _compared(repo: Repo, worktree: Worktree, tree: Tree, head: str | None) -> Status:
+    """The files against what is checked out, by an index of ours: gates judge the files, and the commit is merged. The agent's
+    own can be told to look away (assume-unchanged, skip-worktree, times that are not true)."""
+    place = place_of(repo, worktree.slot)
+    ours = Tree(path=tree.path, admin=tree.admin, index=place.index.with_suffix(".judged"))
+    copy_index(place.index, ours.index)
+    point_index(repo, ours, head)
+    return status(repo, ours, ignored=False)
 
 
 def tree_at(repo: Repo, worktree: Worktree) -> str | None:

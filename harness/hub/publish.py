@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from harness.config import Checkout
 from harness.dataclass import dataclass
+from harness.errors import TryAgainError
 from harness.hub.far import far
 from harness.hub.git import GitCommandError
 from harness.hub.merging import merges_between
@@ -86,6 +87,8 @@ def push(repo: Repo, tip: str, lease: str) -> Refused | None:
     except GitCommandError as e:
         said = "\n".join(part for part in (e.stdout.strip(), e.stderr.strip()) if part)
         return _refused(repo, _kind(said), said)
+    except TryAgainError as e:
+        return _refused(repo, Refusal.UNREACHABLE, e.what)
     return None
 
 

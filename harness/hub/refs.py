@@ -90,6 +90,10 @@ class Refs:
                 found[name] = sha
         return found
 
+    def files(self, prefix: str) -> list[str]:
+        """Names of the loose ones below `prefix`, whatever is in them."""
+        return [name for name in self._files(prefix) if is_name(name)]
+
     def _files(self, prefix: str) -> Iterator[str]:
         """Loose refs, by the names of their files; links are not followed."""
         folders = [prefix]

@@ -27,8 +27,9 @@ from harness.hub.git import GitCommandError, GitInterrupted, Tree
 from harness.hub.refs import is_sha
 from harness.hub.repo import ATTEMPTS, BRANCHES, SALVAGED, Repo
 from harness.hub.slots import fault, head_of, in_progress, plain_refs
-from harness.hub.snapshot import Status, nested_in_index, read_status, snapshot, staged
+from harness.hub.snapshot import Staged, Status, nested_in_index, read_status, snapshot, staged
 from harness.logs import Event
+from harness.runner import EndReason
 
 _STASHED = re.compile(rb"^(?:WIP on|On) (?:refs/heads/)?harness/([a-z0-9-]+)/")
 _PLAIN = re.compile(rb"(commit|commit \((initial|merge)\)|checkout|cherry-pick|merge [^:]*): ?")
@@ -76,13 +77,14 @@ class _Collector:
         -> the commit
         """
         path = self._path(kind, tree)
-        if not self.has(kind, tree):
+        if path not in self.existing:
             parents = ("-p", parent) if parent else ()
             self._name(path, self.repo.git("commit-tree", tree, *parents, "-m", message).text)
         return self.existing[path]
 
-    def has(self, kind: str, sha: str) -> bool:
-        return self._path(kind, sha) in self.existing
+    def durable(self, tree: str) -> bool:
+        """Was just this saved of the item before?"""
+        return any(name.endswith(f"/tree-{tree[:SHORT]}") for name in self.existing)
 
     def _path(self, kind: str, sha: str) -> str:
         return f"{SALVAGED}/{self.uid}/{self.n}/{kind}-{sha[:SHORT]}"
@@ -114,9 +116,9 @@ def save(repo: Repo, tree: Tree, *, uid: str, n: int, base: str, sound: bool = T
     if not why_not:
         try:
             at, status, why_not = _contents(repo, tree, base, at, found, sound=sound)
-        except GitInterrupted:
-            raise
         except GitError as e:
+            if isinstance(e, GitInterrupted) and e.reason is not EndReason.TIMED_OUT:
+                raise
             at, why_not = None, f"git cannot read it: {e.what[:300]}"
     for sha in repo.refs.below(f"{BRANCHES}/{uid}").values():
         found.add("branch", sha)
@@ -138,8 +140,13 @@ def _contents(
     """Files: -> (commit that equals the tree, status, why the tree must be kept)."""
     unfinished = in_progress(tree.admin)
     own_index = Tree(path=tree.path, admin=tree.admin, index=tree.admin / "index")
-    difference = staged(repo, own_index, head)
-    if difference.entries and not difference.unmerged:
+    try:
+        difference = staged(repo, own_index, head)
+    except GitCommandError:
+        if sound:
+            raise
+        difference = Staged()  # its index was torn
+    if difference.paths and not difference.unmerged:
         written = repo.git("write-tree", tree=own_index).text
         found.add_tree("index", written, head, f"Staged, not committed, by attempt {found.uid}.{found.n}")
     status = read_status(repo, tree, base, head)
@@ -147,7 +154,7 @@ def _contents(
     at = head
     if status.dirty:
         written = snapshot(repo, tree, status.nested)
-        kind = "tree" if sound or found.has("tree", written) else "found"
+        kind = "tree" if sound or found.durable(written) else "found"
         at = found.add_tree(kind, written, head, f"wip: uncommitted work of attempt {found.uid}.{found.n}")
     if nested:
         return at, status, "it holds nested repositories: " + ", ".join(map(os.fsdecode, nested[:5]))

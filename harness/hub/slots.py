@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +24,7 @@ from harness.atomicfs import replace_file
 from harness.dataclass import dataclass
 from harness.errors import GitError
 from harness.hub.git import Tree
+from harness.hub.planted import below
 from harness.hub.refs import is_name, is_sha, read_file
 from harness.hub.repo import BRANCHES, Repo
 from harness.procs import boot_id
@@ -40,8 +40,11 @@ IN_PROGRESS = {
 }
 """Files of an admin directory -> the command of git that is not finished."""
 COMMONDIR = b"../..\n"
-MANY, LARGEST = 100_000, 1 << 30
-"""Files in an admin directory, and bytes of one: more of them are none of git's."""
+MANY = 100_000
+"""Files in an admin directory: more of them are none of git's."""
+MODULES = "modules/"
+"""Repositories of submodules, below an admin directory: an agent's own."""
+LONGEST_REF = 4096
 LEFT_BEHIND = (
     "ORIG_HEAD",
     "FETCH_HEAD",
@@ -174,9 +177,9 @@ def register(repo: Repo, place: Place, sha: str) -> str:
 def mend_admin(repo: Repo, admin: Path, record: Slot | None) -> None:
     """Makes an admin directory one that git can read. A power loss leaves its files empty, an agent may write into them; then
     no `git fsck` of the hub is clean, and a person can add no worktree. Raises OSError."""
-    for path in _below(admin):
-        if not _is_plain(path):
-            path.unlink(missing_ok=True)
+    for entry in below(admin):
+        if not entry.plain and not entry.path.startswith(MODULES):
+            entry.remove()
     if read_file(admin / "commondir") != COMMONDIR:
         put(repo, admin / "commondir", COMMONDIR)
     if not _is_head(repo, (read_file(admin / "HEAD") or b"").decode("utf-8", "replace").strip()):
@@ -242,46 +245,31 @@ def fault(tree: Tree) -> str | None:
     for name in ("HEAD", "index", "logs/HEAD"):
         if (tree.admin / name).is_dir():
             return f"{name} was replaced by a folder"
-    for k, path in enumerate(_below(tree.admin)):
+    for k, entry in enumerate(below(tree.admin)):
         if k == MANY:
             return "its admin directory holds too many files"
-        if not _is_plain(path):
-            return f"{path.relative_to(tree.admin)} was replaced by what is no file of git"
+        if not entry.plain and not entry.path.startswith(MODULES):
+            return f"{entry.path} was replaced by what is no file of git"
     return None
-
-
-def _is_plain(path: Path) -> bool:
-    """A file that git may have made there. What is gone is none of anybody's."""
-    try:
-        seen = path.lstat()
-    except FileNotFoundError:
-        return True
-    return stat.S_ISREG(seen.st_mode) and seen.st_size <= LARGEST
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """Everything below that is no folder. Follows no link; passes over what cannot be read."""
-    pending = [folder]
-    while pending:
-        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(Path(entry.path))
-                else:
-                    yield Path(entry.path)
 
 
 def plain_refs(repo: Repo, uid: str) -> None:
     """Removes what an agent has put among the branches of its item, or their logs, and is none: git follows a link when it
-    adds to a log, waits for who writes into a pipe, and `git fsck` fails by what names nothing. No process of the item's
-    attempts may live. Raises OSError."""
-    for path in _below(repo.path / BRANCHES / uid):
-        said = (read_file(path) or b"").decode("utf-8", "replace").strip()
-        if path.suffix != ".lock" and not is_sha(said) and not said.startswith("ref: "):
-            path.unlink(missing_ok=True)
-    for path in _below(repo.path / "logs" / BRANCHES / uid):
-        if not _is_plain(path):
-            path.unlink(missing_ok=True)
+    adds to a log, waits for who writes into a pipe, and `git fsck` fails by what names nothing. Never raises OSError; another
+    attempt of the item may live, and lose what is none of git's."""
+    for entry in below(repo.path / BRANCHES / uid):
+        if entry.name.endswith(".lock"):
+            continue
+        said = b""
+        if entry.plain:
+            with contextlib.suppress(OSError):
+                said = entry.read(LONGEST_REF)
+        text = said.decode("utf-8", "replace").strip()
+        if not is_sha(text) and not text.startswith("ref: "):
+            entry.remove()
+    for entry in below(repo.path / "logs" / BRANCHES / uid):
+        if not entry.plain:
+            entry.remove()
 
 
 def remedy_of(fault: str, tree: Tree) -> str:

@@ -5,10 +5,11 @@ All calls name the worktree's directories and an index; none runs anything insid
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
-from harness.atomicfs import open_plain, replace_file
+from harness.atomicfs import open_plain, replace_by_copy
 from harness.dataclass import dataclass
 from harness.hub.git import GitCommandError, Tree
 from harness.hub.repo import Repo
@@ -37,9 +38,9 @@ class Status:
 class Staged:
     """How an index differs from HEAD."""
 
-    entries: int
-    unmerged: bool
-    gitlinks: tuple[bytes, ...]
+    paths: tuple[bytes, ...] = ()
+    unmerged: bool = False
+    gitlinks: tuple[bytes, ...] = ()
 
 
 def read_status(repo: Repo, tree: Tree, base: str, head: str | None) -> Status:
@@ -47,20 +48,29 @@ def read_status(repo: Repo, tree: Tree, base: str, head: str | None) -> Status:
 
     The index describes `base` from the last time (with file times, which makes this fast); it is moved to `head` first.
     """
+    if head is None or head != base or not tree.index.exists():
+        point_index(repo, tree, head)
+    return status(repo, tree, whole=True)
+
+
+def point_index(repo: Repo, tree: Tree, head: str | None) -> None:
+    """Makes the index describe a commit, with the file times that it has."""
     if head is None:
         repo.git("read-tree", "--empty", tree=tree)
-    elif head != base or not tree.index.exists():
-        try:
-            repo.git("read-tree", "-m", head, tree=tree)
-        except GitCommandError:
-            tree.index.unlink(missing_ok=True)  # damaged by a power loss: everything is compared by content
-            repo.git("read-tree", head, tree=tree)
-    return status(repo, tree, whole=True)
+        return
+    try:
+        repo.git("read-tree", "-m", head, tree=tree)
+    except GitCommandError:
+        tree.index.unlink(missing_ok=True)  # damaged by a power loss: everything is compared by content
+        repo.git("read-tree", head, tree=tree)
 
 
 def status(repo: Repo, tree: Tree, *, ignored: bool = True, whole: bool = False) -> Status:
     """One `git status`. It may write the index that it is given: later calls need its file times. `whole`: what is left
     out of it would be lost, so raises GitCommandError when there is a folder that git cannot look into."""
+    # git reads these in every folder, and waits for ever for who writes into a pipe.
+    names = ("(", "-name", ".gitignore", "-o", "-name", ".gitattributes", ")")
+    repo.git.run_beside(("find", str(tree.path), "-type", "p", *names, "-delete"), ok=(0, 1))
     out = repo.git(
         "status",
         "--porcelain=v2",
@@ -100,7 +110,7 @@ def parse_status(fields: list[bytes]) -> Status:
 def staged(repo: Repo, tree: Tree, head: str | None) -> Staged:
     """Whether an index (the agent's) holds what HEAD does not."""
     if not tree.index.exists():
-        return Staged(entries=0, unmerged=False, gitlinks=())
+        return Staged()
     against = head or repo.git("hash-object", "-t", "tree", "/dev/null").text
     fields = repo.git(
         "diff-index", "--cached", "--raw", "-z", "--ignore-submodules=none", against, tree=tree
@@ -112,15 +122,19 @@ def staged(repo: Repo, tree: Tree, head: str | None) -> Staged:
         unmerged = unmerged or words[4][:1] == b"U"
         if words[1] == b"160000":
             gitlinks.append(path)
-    return Staged(entries=len(fields) // 2, unmerged=unmerged, gitlinks=tuple(gitlinks))
+    return Staged(paths=tuple(fields[1::2]), unmerged=unmerged, gitlinks=tuple(gitlinks))
 
 
 def nested_in_index(repo: Repo, tree: Tree) -> tuple[bytes, ...]:
     """Nested repositories that are committed (or staged) as bare links."""
     try:
-        if _GITLINK not in tree.index.read_bytes():  # nearly always: no process needed
-            return ()
-    except OSError:
+        with (
+            open(open_plain(tree.index), "rb") as file,
+            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as index,
+        ):
+            if index.find(_GITLINK) < 0:  # nearly always: no process needed
+                return ()
+    except (OSError, ValueError):  # ValueError: it is empty
         return ()
     entries = repo.git("ls-files", "--stage", "-z", tree=tree).fields()
     return tuple(entry.partition(b"\t")[2] for entry in entries if entry.startswith(b"160000 "))
@@ -154,5 +168,4 @@ def copy_index(source: Path, target: Path) -> None:
         target.unlink(missing_ok=True)
         return
     with open(fd, "rb") as file:
-        written = os.fstat(fd).st_mtime_ns
-        replace_file(target, file.read(), durable=False, mode=0o644, mtime_ns=written)
+        replace_by_copy(target, file, mode=0o644, mtime_ns=os.fstat(fd).st_mtime_ns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.errors import GitError
+from harness.errors import GitError, TryAgainError
 from harness.hub.far import fetch
 from harness.hub.git import GitCommandError
 from harness.hub.history import is_ancestor
@@ -34,6 +34,8 @@ def look(repo: Repo) -> tuple[str, str] | None:
     except GitCommandError as e:
         missing = "couldn't find remote ref" in e.stderr
         return Upstream.MISSING if missing else Upstream.UNREACHABLE, e.stderr.strip()[-500:]
+    except TryAgainError as e:
+        return Upstream.UNREACHABLE, e.what
     return None
 
 

@@ -13,9 +13,18 @@ from pathlib import Path
 from harness.atomicfs import replace_file
 from harness.dataclass import dataclass
 from harness.hub.carrying import Carry
-from harness.hub.clearing import discard, doomed, locked, move_aside, remove_all, remove_ignored
+from harness.hub.clearing import (
+    discard,
+    doomed,
+    locked,
+    move_aside,
+    remove_all,
+    remove_ignored,
+    repositories_in,
+)
 from harness.hub.copies import copy_files
 from harness.hub.git import GitCommandError, Tree
+from harness.hub.planted import below
 from harness.hub.repo import BRANCHES, SALVAGED, Repo
 from harness.hub.salvage import save
 from harness.hub.slots import Phase, Place, fault, place_of, plain_refs, register, scrub, tree_of
@@ -139,8 +148,10 @@ def reusable(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> tuple[
     sound = record.of_this_boot
     saved = save(repo, tree, uid=record.uid, n=record.n, base=record.base, sound=sound)
     why = saved.why_not
-    if sound and not why:
+    if not why and sound:
         why = locked(repo, tree) or remove_ignored(repo, tree, saved)
+    elif not why and (inner := repositories_in(tree.path, saved.ignored)):
+        why = f"it holds repositories in {inner}"
     if (why or saved.at is None) and os.path.lexists(place.tree):
         return None, move_aside(repo, place, record, why or "it has no commit")
     if why or saved.at is None or not sound:  # or only the admin directory is left; its commits are saved
@@ -181,8 +192,10 @@ def _add(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> Tree:
 
 def _unlock_branches(repo: Repo, uid: str) -> None:
     """A git of an earlier attempt that was killed left its branch locked. Nobody would stumble over that: it stays for ever."""
-    for lock in sorted((repo.path / BRANCHES / uid).rglob("*.lock")):
-        repo.git.unlock(lock)
+    top = repo.path / BRANCHES / uid
+    for entry in below(top):
+        if entry.name.endswith(".lock"):
+            repo.git.unlock(top / entry.path)
 
 
 def _free_branch(repo: Repo, uid: str, n: int) -> None:
@@ -199,8 +212,10 @@ def _free_branch(repo: Repo, uid: str, n: int) -> None:
         lines.append(f"delete {name}")
     if lines:
         repo.change_refs(lines)
-    if os.path.lexists(repo.path / name):  # files that are no refs, and would stand in the way of one
-        remove_all(repo, [repo.path / name])
+    left = [path for path in (repo.path / name, repo.path / f"{name}.lock") if os.path.lexists(path)]
+    if (logs := repo.path / "logs" / name).is_dir():
+        left.append(logs)
+    remove_all(repo, left)  # what is no ref, and would stand in the way of one
 
 
 def _point_head(tree: Tree, contents: str) -> None:

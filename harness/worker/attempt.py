@@ -181,7 +181,8 @@ class AttemptRun:
                 if slot == self.slot or lock.lock(EARLIER_PATIENCE_S):
                     self.hub.salvage(tree, self.owned.uid, n)
         self.carry = self.hub.carried(self.owned.uid, n)
-        self.found = self.hub.found(self.owned.uid, n)
+        saved = (self.hub.found(self.owned.uid, k) for k in range(n, 0, -1))
+        self.found = next((sha for sha in saved if sha), None)
 
     def _setup(self) -> Result | None:
         setup = self.project.setup
