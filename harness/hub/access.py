@@ -15,7 +15,9 @@ def writable(repo: Repo, worktree: Worktree, uid: str) -> tuple[Path, ...]:
     `git switch -c harness/<uid>/<name>` work. What does not: other branches, tags, `git stash` (one stack for all
     worktrees), deleting or renaming branches (`packed-refs` is locked for it), `git config`, `git worktree`, `git gc`.
 
-    Guarantee not given: objects can be deleted. A result that lacks some is refused when it is pinned.
+    Guarantee not given: objects can be deleted, and replaced by what is none. A result that lacks some is refused when it is
+    pinned; a git that waits for a pipe in their place is ended after ten minutes, and the pipe removed. Links there are removed
+    before each call of ours: one that is made in the moment after leads what git writes, objects, to where it points.
     """
     admin = repo.path / "worktrees" / worktree.admin
     own = [

@@ -16,6 +16,7 @@ from harness.hub.snapshot import (
     snapshot,
     staged,
     status,
+    unpipe,
 )
 from harness.hub.worktrees import Worktree
 
@@ -106,6 +107,7 @@ def _compared(repo: Repo, worktree: Worktree, tree: Tree, head: str | None) -> S
     place = place_of(repo, worktree.slot)
     ours = Tree(path=tree.path, admin=tree.admin, index=place.index.with_suffix(".judged"))
     copy_index(place.index, ours.index)
+    unpipe(repo, tree.path)
     point_index(repo, ours, head)
     return status(repo, ours, ignored=False)
 
@@ -133,6 +135,7 @@ def commit_leftovers(repo: Repo, worktree: Worktree, message: str) -> Leftovers:
     if wrong or unfinished:
         return Leftovers(sha=None, head=head.sha, in_progress=unfinished, fault=wrong)
     work = _private(repo, worktree, tree)
+    unpipe(repo, tree.path)
     seen = status(repo, work, ignored=False, whole=True)
     links = staged(repo, work, head.sha).gitlinks if nested_in_index(repo, work) else ()
     nested = tuple(map(os.fsdecode, (*seen.nested, *links)))

@@ -48,9 +48,16 @@ def read_status(repo: Repo, tree: Tree, base: str, head: str | None) -> Status:
 
     The index describes `base` from the last time (with file times, which makes this fast); it is moved to `head` first.
     """
+    unpipe(repo, tree.path)
     if head is None or head != base or not tree.index.exists():
         point_index(repo, tree, head)
     return status(repo, tree, whole=True)
+
+
+def unpipe(repo: Repo, path: Path) -> None:
+    """git reads these two in every folder of a worktree, and waits for ever for who writes into a pipe."""
+    names = ("(", "-name", ".gitignore", "-o", "-name", ".gitattributes", ")")
+    repo.git.run_beside(("find", str(path), "-type", "p", *names, "-delete"), ok=(0, 1))
 
 
 def point_index(repo: Repo, tree: Tree, head: str | None) -> None:
@@ -68,9 +75,6 @@ def point_index(repo: Repo, tree: Tree, head: str | None) -> None:
 def status(repo: Repo, tree: Tree, *, ignored: bool = True, whole: bool = False) -> Status:
     """One `git status`. It may write the index that it is given: later calls need its file times. `whole`: what is left
     out of it would be lost, so raises GitCommandError when there is a folder that git cannot look into."""
-    # git reads these in every folder, and waits for ever for who writes into a pipe.
-    names = ("(", "-name", ".gitignore", "-o", "-name", ".gitattributes", ")")
-    repo.git.run_beside(("find", str(tree.path), "-type", "p", *names, "-delete"), ok=(0, 1))
     out = repo.git(
         "status",
         "--porcelain=v2",

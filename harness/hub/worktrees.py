@@ -28,7 +28,7 @@ from harness.hub.planted import below
 from harness.hub.repo import BRANCHES, SALVAGED, Repo
 from harness.hub.salvage import save
 from harness.hub.slots import Phase, Place, fault, place_of, plain_refs, register, scrub, tree_of
-from harness.hub.snapshot import copy_index, nested_in_index, status
+from harness.hub.snapshot import copy_index, nested_in_index, status, unpipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +242,7 @@ def scratch(repo: Repo, slot: str, sha: str) -> Path:
 def _wipe(repo: Repo, tree: Tree, sha: str) -> bool:
     """Makes a scratch tree equal to a commit, caches to keep apart; False: make a new one."""
     try:
+        unpipe(repo, tree.path)
         repo.git("read-tree", "--reset", "-u", sha, tree=tree)
         _point_head(tree, f"{sha}\n")
         seen = status(repo, tree)

@@ -149,6 +149,43 @@ def test_what_was_saved_before_the_machine_was_restarted_is_carried(hub: Hub) ->
     assert hub.found("x-1", 1) is not None
 
 
+def test_of_commits_that_a_power_loss_tore_the_whole_ones_are_carried(hub: Hub) -> None:
+    first = hub.prepare("agent-1", "x-1", 1, hub.target())
+    whole = work(hub, first, "one.txt")
+    work(hub, first, "two.txt", "torn\n")
+    blob = git(first.path, "rev-parse", "HEAD:two.txt")
+    (hub.path / "objects" / blob[:2] / blob[2:]).unlink()  # `mend` has found it
+    reboot(hub)
+    hub.salvage(first, "x-1", 1)
+    carry = hub.carried("x-1", 1)
+    assert carry is not None
+    assert carry.head == whole
+    again = hub.prepare("agent-2", "x-1", 2, hub.target(), carry)
+    assert (again.path / "one.txt").exists()
+
+
+def test_a_torn_index_hides_no_file(hub: Hub) -> None:
+    torn(hub, committed=True)
+    first = hub.find("agent-1")
+    assert first is not None
+    (hub.path / "worktrees" / first.admin / "index").write_bytes(b"")
+    assert hub.salvage(first, "x-1", 1).kept is None
+    assert hub.found("x-1", 1) is not None
+
+
+def test_what_was_carried_once_is_carried_again_after_a_restart(hub: Hub) -> None:
+    first = hub.prepare("agent-1", "x-1", 1, hub.target())
+    (first.path / "a.txt").write_text("late\n")
+    hub.salvage(first, "x-1", 1)
+    second = hub.prepare("agent-1", "x-1", 2, hub.target(), hub.carried("x-1", 1))
+    reboot(hub)
+    hub.salvage(second, "x-1", 2)
+    carry = hub.carried("x-1", 2)
+    assert carry is not None
+    third = hub.prepare("agent-2", "x-1", 3, hub.target(), carry)
+    assert (third.path / "a.txt").read_text() == "late\n"
+
+
 def test_a_worktree_of_another_boot_is_not_used_again_its_caches_may_be_torn(at: Desk) -> None:
     at.project = replace(at.project, keep=("cache",))
     hub = at.open()

@@ -5,8 +5,11 @@ costs nobody but its own attempt.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,8 @@ import pytest
 from harness.errors import GitError
 from harness.hub import Hub, Worktree
 from harness.hub import git as hub_git
+from harness.hub.git import GitInterrupted
+from harness.hub.slots import plain_refs
 from harness.layout import Layout
 from tests.hubs import desk, git, person, work
 
@@ -30,6 +35,8 @@ NAMES = (
     "branch",
     "log of the branch",
 )
+READ_EVERYWHERE = (".gitignore", ".gitattributes")
+"""By git, in every folder of a worktree."""
 WAYS = (
     "garbage",
     "a folder",
@@ -75,6 +82,8 @@ def place(hub: Hub, tree: Worktree, name: str) -> Path:
             return hub.path / branch
         case "log of the branch":
             return hub.path / "logs" / branch
+        case ".gitignore" | ".gitattributes":
+            return tree.path / "src" / name
         case _:
             return hub.path / "worktrees" / tree.admin / name
 
@@ -103,8 +112,10 @@ def plant(path: Path, way: str, victim: Path, hub: Hub) -> None:
             path.symlink_to(victim)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [*itertools.product(WAYS, NAMES), *itertools.product(("a pipe", "a link to a file"), READ_EVERYWHERE)],
+)
 def test_what_is_planted_in_place_of_a_file_of_git(
     hub: Hub, tree: Worktree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
 ) -> None:
@@ -119,8 +130,12 @@ def test_what_is_planted_in_place_of_a_file_of_git(
             lambda: hub.commit_leftovers(tree, "rest"),
             lambda: hub.salvage(tree, "x-1", 1),
         ):
-            with contextlib.suppress(GitError, OSError):  # its own attempt may fail by it
+            try:
                 act()
+            except GitInterrupted:
+                raise  # it waited
+            except (GitError, OSError):
+                continue  # its own attempt may fail by it
         other = hub.prepare("agent-2", "y-1", 1, hub.target())
         hub.checkout_merged(hub.target())
         again = hub.prepare("agent-1", "x-1", 2, hub.target())
@@ -158,3 +173,144 @@ def test_a_folder_of_objects_that_is_a_link_is_none(hub: Hub, tree: Worktree, tm
         (objects / name).symlink_to(outside)
     hub.commit_leftovers(tree, "rest")
     assert list(outside.iterdir()) == []
+
+
+DEEP = 3000
+
+
+def deep(top: Path) -> None:
+    """Deeper than Python can call itself."""
+    here = Path.cwd()
+    top.mkdir(parents=True)
+    try:
+        os.chdir(top)
+        for _ in range(DEEP):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize("name", ["config.worktree", "deep", "../../objects/info/alternates"])
+@pytest.mark.parametrize("boot", ["this", "before"])
+def test_folders_deeper_than_python_goes_stop_nobody(hub: Hub, tree: Worktree, name: str, boot: str) -> None:
+    deep(Path(os.path.normpath(hub.path / "worktrees" / tree.admin / name)))
+    if boot == "before":
+        reboot(hub)
+    other = hub.prepare("agent-2", "y-1", 1, hub.target())
+    again = hub.prepare("agent-1", "z-1", 1, hub.target())
+    for worktree in (other, again):
+        assert git(worktree.path, "status", "--porcelain") == ""
+    hub.sweep(lambda *_, **__: None)
+    shutil_cannot = [str(path) for path in (hub.path / "worktrees").glob("*/deep")]
+    subprocess.run(["rm", "-rf", "--", *shutil_cannot], check=True)
+    assert list(hub.repo.guard.copies.glob("trash.*")) == []
+
+
+def reboot(hub: Hub) -> None:
+    record = hub.repo.shelf / "slots" / "agent-1.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "before"}))
+
+
+def test_a_pipe_in_place_of_a_pack_is_removed(hub: Hub, tree: Worktree) -> None:
+    pack = hub.path / "objects" / "pack"
+    pack.mkdir(exist_ok=True)
+    (pack / f"pack-{'a' * 40}.pack").write_bytes(b"PACK")
+    os.mkfifo(pack / f"pack-{'a' * 40}.idx")
+    with at_most(30):
+        assert hub.prepare("agent-2", "y-1", 1, hub.target()).path.is_dir()
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_looked_at_is_not_followed(
+    hub: Hub, tree: Worktree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent of another attempt of the item may live, and change what it may write."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_text(PRECIOUS)
+    mine = hub.path / "refs/heads/harness/x-1/s"
+    mine.mkdir()
+    (mine / "file").touch()
+    real = os.stat
+
+    def swapped(path: int | str | Path, *args: object, **more: object) -> os.stat_result:
+        info = real(path, *args, **more)  # type: ignore[arg-type]
+        if path == "s":
+            mine.rename(tmp_path / "moved")
+            mine.symlink_to(victim)
+        return info
+
+    monkeypatch.setattr("os.stat", swapped)
+    plain_refs(hub.repo, "x-1")
+    monkeypatch.undo()
+    assert mine.is_symlink()
+    assert (victim / "file").read_text() == PRECIOUS
+    plain_refs(hub.repo, "x-1")
+    assert not os.path.lexists(mine)
+    assert (victim / "file").read_text() == PRECIOUS
+
+
+def test_what_may_not_be_removed_stays_and_ends_no_worker(
+    hub: Hub, tree: Worktree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays = hub.path / "refs/heads/harness/x-1/s"
+    stays.write_text("no ref")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError("a folder of mode 555")
+
+    monkeypatch.setattr("os.unlink", refused)
+    plain_refs(hub.repo, "x-1")
+    assert stays.exists()
+
+
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_files_that_differ_from_the_commit_cannot_be_hidden_from_the_gates(
+    hub: Hub, tree: Worktree, flag: str
+) -> None:
+    """Gates judge the files; the commit is merged."""
+    (tree.path / "fresh").unlink()
+    (tree.path / "a.txt").write_text("bad\n")
+    git(tree.path, "commit", "-q", "-a", "-m", "bad")
+    assert hub.status(tree).clean
+    git(tree.path, "update-index", flag, "a.txt")
+    (tree.path / "a.txt").write_text("good\n")
+    assert git(tree.path, "status", "--porcelain") == ""
+    assert hub.status(tree).changed == ("a.txt",)
+    assert hub.tree_at(tree) is None
+
+
+def test_repositories_in_ignored_folders_are_kept_after_a_restart_of_the_machine(
+    hub: Hub, tree: Worktree
+) -> None:
+    (tree.path / ".gitignore").write_text("vendor/\n")
+    inner = tree.path / "vendor" / "lib"
+    inner.mkdir(parents=True)
+    git(inner, "init", "-q")
+    (inner / "code").write_text("mine\n")
+    reboot(hub)
+    again = hub.prepare("agent-1", "z-1", 1, hub.target())
+    assert again.moved_aside is not None
+    assert (again.moved_aside / "vendor" / "lib" / "code").read_text() == "mine\n"
+
+
+def test_a_tree_that_cannot_be_removed_keeps_nobody_from_the_slot(hub: Hub, tree: Worktree) -> None:
+    left = hub.repo.shelf / "slots" / "agent-1.trash"
+    (left / "x").mkdir(parents=True)
+    for _ in range(2):
+        reboot(hub)
+        hub.prepare("agent-1", "z-1", 1, hub.target())
+    assert not left.exists()
+
+
+def test_a_pipe_in_place_of_an_object_is_waited_for_once(
+    hub: Hub, tree: Worktree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_git, "LOCAL_S", 1.0)
+    made = git(hub.path, "hash-object", "-w", "--stdin", stdin=b"mine")
+    path = hub.path / "objects" / made[:2] / made[2:]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(GitInterrupted):
+        hub.repo.git("cat-file", "blob", made)
+    assert not path.exists()

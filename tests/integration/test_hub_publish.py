@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -70,6 +71,40 @@ def test_a_target_that_moved_is_followed(at: Desk, hub: Hub, up: Path) -> None:
     assert (seen.state, seen.target, seen.upstream) == (Upstream.FORWARDED, new, new)
     assert hub.target() == new
     assert len(at.emitted(Event.TARGET_FETCHED)) == 1
+
+
+def test_tags_for_which_there_is_no_room_do_not_keep_anybody_from_following(
+    at: Desk, hub: Hub, up: Path
+) -> None:
+    git(up, "tag", "v1", "main")
+    commit(up, "c", "c", branch="main")
+    assert hub.refresh().state is Upstream.FORWARDED
+    git(up, "tag", "-d", "v1")
+    git(up, "tag", "v1/rc1")
+    git(up, "tag", "v2")
+    for name in ("d", "e"):
+        new = commit(up, name, name, branch="main")
+        assert hub.refresh().state is Upstream.FORWARDED
+        assert hub.target() == new
+    assert git(hub.path, "rev-parse", "v2") == git(up, "rev-parse", "v2")
+
+
+def test_without_room_for_a_repository_of_its_own_it_is_tried_again(
+    hub: Hub, up: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge(hub, "x-1", 1, submit(hub, "x-1", 1))
+    commit(up, "c", "c", branch="main")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    assert hub.refresh().state is Upstream.UNREACHABLE
+    refused = hub.publish()
+    assert isinstance(refused, Refused)
+    assert refused.passing
+    monkeypatch.undo()
+    assert hub.refresh().reached
 
 
 def test_following_stops_when_the_lane_or_the_target_moves_meanwhile(at: Desk, hub: Hub, up: Path) -> None:
