@@ -32,7 +32,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -
     A link at `path` is replaced, not followed. `durable`: after the return it survives power loss. Otherwise it survives any crash of processes, and power loss
     may leave the old, the new, or (on some file systems) an empty file. Raises OSError; nothing is left behind then.
     """
-    private = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
+    private = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
     fd = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         try:
@@ -52,7 +52,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -
 
 def replace_by_copy(path: Path, source: BinaryIO, *, mode: int, mtime_ns: int) -> None:
     """The same with what can still be read of `source`, of any size; not durable. Raises OSError."""
-    private = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
+    private = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
     fd = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         with open(fd, "wb") as file:

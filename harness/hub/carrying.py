@@ -54,7 +54,12 @@ def _whole(repo: Repo, head: str, target: str) -> str | None:
     """The newest commit on the way from `head` to the target of which everything can be read: an agent's git need not fsync."""
     commits = [head]
     for sha in commits:
-        if repo.git("rev-list", "--objects", "--quiet", sha, "--not", target, ok=(0, 1, 128)).code == 0:
+        try:
+            repo.git("rev-list", "--objects", "--quiet", sha, "--not", target)
+        except GitCommandError as e:
+            if e.passing:
+                raise
+        else:
             return sha
         parent = repo.git("rev-parse", "--verify", "-q", f"{sha}^", ok=(0, 1, 128)).text
         if parent and len(commits) < DEEPEST:

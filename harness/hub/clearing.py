@@ -14,7 +14,7 @@ from harness.atomicfs import replace_file
 from harness.errors import GitError
 from harness.globs import matches_any
 from harness.hub.git import Tree
-from harness.hub.planted import holds_repository, names_below
+from harness.hub.planted import holds_repository, make_writable, names_below
 from harness.hub.repo import Repo
 from harness.hub.salvage import Saved
 from harness.hub.slots import Place, Slot, admins_at, mend_admin, put
@@ -89,8 +89,13 @@ def _holds_kept(root: Path, name: str, keep: list[str]) -> bool:
     if any(os.path.lexists(root / pattern) for pattern in plain):
         return True
     wild = [pattern for pattern in wanted if pattern not in plain]
+    last = {pattern.rstrip("/").rpartition("/")[2] for pattern in wild}
+    fixed = not any({"*", "?"} & set(one) for one in last)
+    start = len(os.path.join(root, ""))
     return bool(wild) and any(
-        matches_any(os.path.relpath(path, root), wild) for path in names_below(root / name)
+        matches_any(path[start:], wild)
+        for path in names_below(root / name)
+        if not fixed or path.rpartition("/")[2] in last
     )
 
 
@@ -126,8 +131,7 @@ def _rename_free(source: Path, folder: Path, name: str) -> Path:
     k = 1
     while True:
         kept = folder / (name if k == 1 else f"{name}-{k}")
-        with contextlib.suppress(OSError):
-            os.chmod(source, 0o700)
+        make_writable(source)
         if not os.path.lexists(kept):
             os.rename(source, kept)
             return kept
@@ -142,18 +146,22 @@ def discard(repo: Repo, place: Place, record: Slot | None) -> None:
             admins.append(repo.path / "worktrees" / record.admin)
         for path in (place.tree, *admins):
             if os.path.lexists(path):
-                with contextlib.suppress(OSError):
-                    os.chmod(path, 0o700)  # no folder can be moved that may not be written
+                make_writable(path)  # no folder can be moved that may not be written
                 os.rename(path, place.record.with_suffix(f".trash.{os.urandom(4).hex()}"))
         place.forget()
     remove_all(repo, sorted(place.record.parent.glob(f"{place.name}.trash*")))
 
 
 def remove_all(repo: Repo, paths: list[Path]) -> None:
-    """Deletes, in a process of its own, because it may take long. Never follows a link, never crosses a mount. A folder that
-    may not be written is made writable first; what cannot be removed all the same stays."""
-    remove = ("rm", "-rf", "--one-file-system", "--")
-    for argv in (remove, ("chmod", "-R", "u+rwX", "--"), remove):
+    """Deletes, in a process of its own, because it may take long. Never follows a link, never crosses a mount. Folders that
+    may not be written are made writable first; what cannot be removed all the same stays."""
+    open_up = ("-xdev", "-type", "d", "!", "-perm", "-u+rwx", "-exec", "chmod", "u+rwx", "{}", ";")
+    for opened in (False, True):
         there = [str(path) for path in paths if os.path.lexists(path)]
         for i in range(0, len(there), CHUNK):
-            repo.git.run_beside((*argv, *there[i : i + CHUNK]), ok=(0, 1))
+            some = there[i : i + CHUNK]
+            if opened:
+                for path in some:
+                    make_writable(Path(path).parent)
+                repo.git.run_beside(("find", *some, *open_up), ok=(0, 1))
+            repo.git.run_beside(("rm", "-rf", "--one-file-system", "--", *some), ok=(0, 1))

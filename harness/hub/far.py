@@ -72,10 +72,13 @@ def fetch(repo: Repo) -> None:
             raise failed
         return  # git takes nothing from a shallow clone into a complete repository
     if tip != was:
-        with contextlib.suppress(
-            GitCommandError
-        ):  # another has fetched meanwhile: the next look says what is there
+        if was is None:
+            (repo.path / repo.upstream).unlink(missing_ok=True)  # empty, after a power loss
+        try:
             repo.change_refs([f"update {repo.upstream} {tip} {was or zero(tip)}"])
+        except GitCommandError:
+            if repo.refs.read(repo.upstream) in (None, was):
+                raise  # else another has fetched meanwhile: the next look says what is there
     if tags:
         _take_over(repo, [f"update {name} {sha}" for name, sha in tags.items()])
 
@@ -96,7 +99,9 @@ def fsck(repo: Repo) -> str:
     names = {repo.target, *repo.refs.files("refs/harness"), *repo.refs.files("refs/tags")}
     refs = {name: sha for top in ("refs/harness", "refs/tags") for name, sha in repo.refs.below(top).items()}
     refs |= {name: sha for name in (repo.target, repo.upstream) if (sha := repo.refs.read(name))}
-    torn = [f"{name} names nothing" for name in sorted(names - refs.keys())]
+    doubtful = [name for name in sorted(names - refs.keys()) if repo.refs.read(name) is None]
+    there = [name for name in doubtful if name == repo.target or os.path.lexists(repo.path / name)]
+    torn = [f"{name} names nothing" for name in there]
     with far(repo, refs) as folder:
         said = repo.git(
             *("fsck", "--strict", "--no-dangling", "--no-progress"),

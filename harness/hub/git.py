@@ -254,8 +254,8 @@ class Git:
             )
         )
 
-    def run_beside(self, argv: tuple[str, ...], *, ok: tuple[int, ...] = (0,)) -> None:
-        """A program that is not git but may block just as long (`sync`, `rm`), in the hub's folder."""
+    def run_beside(self, argv: tuple[str, ...], *, ok: tuple[int, ...] = (0,)) -> int:
+        """A program that is not git but may block just as long (`sync`, `rm`), in the hub's folder. -> its exit code"""
         ended = self.runner.run(
             Command(
                 argv=argv,
@@ -275,6 +275,7 @@ class Git:
             if ended.signal is not None:
                 failed.exit_code = TryAgainError.exit_code
             raise failed
+        return ended.exit_code or 0
 
 
 def plain_environment(home: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from harness.dataclass import dataclass
 from harness.errors import GitError
+from harness.hub.planted import make_writable
 from harness.logs import Event
 
 OURS = ("config", "HEAD", "info/exclude")
@@ -74,6 +75,7 @@ class Guard:
         for name in ("objects", "objects/pack"):
             restored += self._unlinked(self.repository / name)
         for admin in _entries(self.repository / "worktrees"):
+            make_writable(self.repository / "worktrees" / admin)
             restored += self._forbid(self.repository / "worktrees" / admin / "config.worktree")
         if restored:
             self.emit(Event.HUB_TAMPERED, project=self.project, files=", ".join(restored))
@@ -114,6 +116,7 @@ class Guard:
 
     def _unlinked(self, folder: Path) -> list[str]:
         """git would write new objects through a link, to wherever it leads, and wait for who writes into a pipe."""
+        make_writable(folder)
         found = []
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             found = [
@@ -121,7 +124,10 @@ class Guard:
                 for entry in entries
                 if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False))
             ]
-        return [name for path in found for name in self._forbid(path)]
+        names = [name for path in found for name in self._forbid(path)]
+        if left := next((path for path in found if os.path.islink(path)), None):
+            raise GitError("a link among the objects cannot be removed", where=left, remedy="remove it")
+        return names
 
     def _remove(self, path: Path, mode: int) -> None:
         """A folder may be as deep as its maker likes: it is moved to where no agent can write, and removed by a sweep."""
@@ -129,12 +135,7 @@ class Guard:
             if not stat.S_ISDIR(mode):
                 path.unlink()
                 return
-            fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                with contextlib.suppress(OSError):
-                    os.chmod(f"/proc/self/fd/{fd}", 0o700)  # one that may not be written cannot be moved
-            finally:
-                os.close(fd)
+            make_writable(path)  # one that may not be written cannot be moved
             path.rename(self.copies / f"{TRASH}{os.urandom(4).hex()}")
 
     def _replace(self, path: Path, contents: bytes) -> None:

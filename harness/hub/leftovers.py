@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from pathlib import Path
 
 from harness.dataclass import dataclass
 from harness.hub.git import Tree
@@ -85,8 +87,9 @@ def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
             head=head.sha, branch=branch, tip=tip, fault=wrong, remedy=remedy_of(wrong, tree)
         )
     work = _private(repo, worktree, tree)
-    index = staged(repo, work, head.sha)
-    seen = _compared(repo, worktree, tree, head.sha)
+    unpipe(repo, tree.path)
+    seen = status(repo, work, ignored=False)
+    hidden = _hidden(repo, worktree, tree, head.sha, seen)
     nested = tuple(
         os.fsdecode(path.rstrip(b"/")) + "/" for path in (*seen.nested, *nested_in_index(repo, work))
     )
@@ -94,22 +97,54 @@ def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
         head=head.sha,
         branch=branch,
         tip=tip,
-        changed=tuple(map(os.fsdecode, sorted({*seen.changed, *index.paths}))),
-        untracked=(*(os.fsdecode(path) for path in seen.untracked if path not in index.paths), *nested),
+        changed=tuple(map(os.fsdecode, (*seen.changed, *hidden))),
+        untracked=(*map(os.fsdecode, seen.untracked), *nested),
         nested=nested,
         in_progress=in_progress(tree.admin),
     )
 
 
-def _compared(repo: Repo, worktree: Worktree, tree: Tree, head: str | None) -> Status:
-    """The files against what is checked out, by an index of ours: gates judge the files, and the commit is merged. The agent's
-    own can be told to look away (assume-unchanged, skip-worktree, times that are not true)."""
+def _hidden(repo: Repo, worktree: Worktree, tree: Tree, head: str | None, seen: Status) -> tuple[bytes, ...]:
+    """Files that differ from what is checked out although the agent's index says nothing of it (assume-unchanged,
+    skip-worktree, times that are not true): gates judge the files, and the commit is merged.
+
+    Not what is byte for byte in the commit, and not what the base gives a filter (LFS): here no filter is run.
+    """
+    if head is None:
+        return ()
     place = place_of(repo, worktree.slot)
     ours = Tree(path=tree.path, admin=tree.admin, index=place.index.with_suffix(".judged"))
+    base = Tree(path=tree.path, admin=tree.admin, index=place.index)
     copy_index(place.index, ours.index)
-    unpipe(repo, tree.path)
     point_index(repo, ours, head)
-    return status(repo, ours, ignored=False)
+    differ = repo.git(
+        "diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", tree=ours
+    )
+    paths = sorted(set(differ.fields()) - set(seen.changed))
+    if not paths:
+        return ()
+    names = b"\0".join(paths) + b"\0"
+    said = repo.git("check-attr", "--cached", "-z", "--stdin", "filter", tree=base, stdin=names).fields()
+    filtered = {
+        p for p, how in zip(said[::3], said[2::3], strict=True) if how not in (b"unspecified", b"unset")
+    }
+    entries = repo.git("ls-files", "--stage", "-z", tree=ours).fields()
+    blobs = {path: entry.split(b" ")[1] for entry, _, path in (e.partition(b"\t") for e in entries)}
+    plain = [p for p in paths if b"\n" not in p and p in blobs and _is_file(tree.path, p)]
+    made = repo.git(
+        *("hash-object", "--no-filters", "--stdin-paths"),
+        tree=ours,
+        stdin=b"".join(path + b"\n" for path in plain),
+    ).raw.split()
+    same = {path for path, sha in zip(plain, made, strict=True) if blobs[path] == sha}
+    return tuple(path for path in paths if path not in filtered | same)
+
+
+def _is_file(top: Path, path: bytes) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(os.path.join(os.fsencode(top), path)).st_mode)
+    except OSError:
+        return False
 
 
 def tree_at(repo: Repo, worktree: Worktree) -> str | None:
@@ -137,6 +172,11 @@ def commit_leftovers(repo: Repo, worktree: Worktree, message: str) -> Leftovers:
     work = _private(repo, worktree, tree)
     unpipe(repo, tree.path)
     seen = status(repo, work, ignored=False, whole=True)
+    if hidden := _hidden(repo, worktree, tree, head.sha, seen):
+        entries = repo.git("ls-files", "--stage", "-z", tree=work).fields()
+        again = b"".join(e + b"\0" for e in entries if e.partition(b"\t")[2] in hidden)
+        repo.git("update-index", "-z", "--index-info", tree=work, stdin=again)  # without flags and times
+        seen = status(repo, work, ignored=False, whole=True)
     links = staged(repo, work, head.sha).gitlinks if nested_in_index(repo, work) else ()
     nested = tuple(map(os.fsdecode, (*seen.nested, *links)))
     if not seen.dirty and not links:

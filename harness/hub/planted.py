@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.dataclass import dataclass
 
 DEEPEST = 40
-"""git makes no folder deeper, and nothing is looked at below."""
+"""Folders below one another in which is looked: git makes fewer."""
 LARGEST = 1 << 30
 """Bytes. An index of a million files has 150 MB."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -85,6 +85,18 @@ def _names(fd: int) -> list[str]:
         return os.listdir(fd)
     except OSError:
         return []
+
+
+def make_writable(folder: Path) -> None:
+    """A folder of ours that an agent has closed. Follows no link; never raises OSError."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            if mode & stat.S_IRWXU != stat.S_IRWXU:
+                os.chmod(f"/proc/self/fd/{fd}", mode | stat.S_IRWXU)
+        finally:
+            os.close(fd)
 
 
 def holds_repository(top: Path) -> bool:

@@ -56,8 +56,14 @@ def read_status(repo: Repo, tree: Tree, base: str, head: str | None) -> Status:
 
 def unpipe(repo: Repo, path: Path) -> None:
     """git reads these two in every folder of a worktree, and waits for ever for who writes into a pipe."""
-    names = ("(", "-name", ".gitignore", "-o", "-name", ".gitattributes", ")")
-    repo.git.run_beside(("find", str(path), "-type", "p", *names, "-delete"), ok=(0, 1))
+    pipes = ("-type", "p", "(", "-name", ".gitignore", "-o", "-name", ".gitattributes", ")")
+    closed = ("-type", "d", "!", "-perm", "-u+rwx")
+    find = ("find", str(path), "-xdev")
+    if repo.git.run_beside(
+        (*find, *pipes, "-delete"), ok=(0, 1)
+    ):  # perhaps in a folder that may not be written
+        opened = (*find, *closed, "-exec", "chmod", "u+rwx", "{}", ";")
+        repo.git.run_beside((*opened, "-o", *pipes, "-exec", "rm", "-f", "--", "{}", "+"), ok=(0, 1))
 
 
 def point_index(repo: Repo, tree: Tree, head: str | None) -> None:

@@ -150,7 +150,7 @@ def reusable(repo: Repo, place: Place, *, uid: str, n: int, base: str) -> tuple[
     why = saved.why_not
     if not why and sound:
         why = locked(repo, tree) or remove_ignored(repo, tree, saved)
-    elif not why and (inner := repositories_in(tree.path, saved.ignored)):
+    elif not why and (inner := repositories_in(tree.path, doomed(repo, tree.path, saved.ignored))):
         why = f"it holds repositories in {inner}"
     if (why or saved.at is None) and os.path.lexists(place.tree):
         return None, move_aside(repo, place, record, why or "it has no commit")
@@ -212,9 +212,9 @@ def _free_branch(repo: Repo, uid: str, n: int) -> None:
         lines.append(f"delete {name}")
     if lines:
         repo.change_refs(lines)
-    left = [path for path in (repo.path / name, repo.path / f"{name}.lock") if os.path.lexists(path)]
-    if (logs := repo.path / "logs" / name).is_dir():
-        left.append(logs)
+    left = [repo.path / name] if os.path.lexists(repo.path / name) else []
+    folders = (repo.path / f"{name}.lock", repo.path / "logs" / name)
+    left += [path for path in folders if path.is_dir() and not path.is_symlink()]
     remove_all(repo, left)  # what is no ref, and would stand in the way of one
 
 

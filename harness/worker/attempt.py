@@ -181,8 +181,10 @@ class AttemptRun:
                 if slot == self.slot or lock.lock(EARLIER_PATIENCE_S):
                     self.hub.salvage(tree, self.owned.uid, n)
         self.carry = self.hub.carried(self.owned.uid, n)
-        saved = (self.hub.found(self.owned.uid, k) for k in range(n, 0, -1))
-        self.found = next((sha for sha in saved if sha), None)
+        for k in range(n, 0, -1):  # attempts that were given back before they did anything left nothing
+            self.found = self.hub.found(self.owned.uid, k)
+            if self.found or self.hub.carried(self.owned.uid, k):
+                break
 
     def _setup(self) -> Result | None:
         setup = self.project.setup

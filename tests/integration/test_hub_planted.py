@@ -278,6 +278,9 @@ def test_files_that_differ_from_the_commit_cannot_be_hidden_from_the_gates(
     assert git(tree.path, "status", "--porcelain") == ""
     assert hub.status(tree).changed == ("a.txt",)
     assert hub.tree_at(tree) is None
+    assert hub.commit_leftovers(tree, "rest").sha is not None  # what gates see is what is merged
+    assert hub.status(tree).clean
+    assert git(tree.path, "show", "HEAD:a.txt") == "good"
 
 
 def test_repositories_in_ignored_folders_are_kept_after_a_restart_of_the_machine(
