@@ -74,6 +74,7 @@ def fetch(repo: Repo) -> None:
     if tip != was:
         if was is None:
             (repo.path / repo.upstream).unlink(missing_ok=True)  # empty, after a power loss
+            was = repo.refs.read(repo.upstream)
         try:
             repo.change_refs([f"update {repo.upstream} {tip} {was or zero(tip)}"])
         except GitCommandError:

@@ -11,17 +11,19 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.errors import GitError
-from harness.hub import Hub, Worktree
+from harness.hub import Hub, Worktree, clearing
 from harness.hub import git as hub_git
 from harness.hub.git import GitInterrupted
 from harness.hub.slots import plain_refs
 from harness.layout import Layout
-from tests.hubs import desk, git, person, work
+from tests.hubs import Desk, commit, desk, git, person, work
 
 PRECIOUS = "precious\n"
 NAMES = (
@@ -49,8 +51,13 @@ WAYS = (
 
 
 @pytest.fixture
-def hub(layout: Layout, tmp_path: Path) -> Hub:
-    return desk(layout, person(tmp_path / "up")).ready()
+def at(layout: Layout, tmp_path: Path) -> Desk:
+    return desk(layout, person(tmp_path / "up"))
+
+
+@pytest.fixture
+def hub(at: Desk) -> Hub:
+    return at.ready()
 
 
 @pytest.fixture
@@ -317,3 +324,77 @@ def test_a_pipe_in_place_of_an_object_is_waited_for_once(
     with pytest.raises(GitInterrupted):
         hub.repo.git("cat-file", "blob", made)
     assert not path.exists()
+
+
+def test_what_cannot_be_removed_is_opened_up_without_following_a_link(
+    hub: Hub, tree: Worktree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """chmod follows a link that it is given by name."""
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o500)
+    (victim / "file").write_text(PRECIOUS)
+    (victim / "file").chmod(0o400)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "link").symlink_to(victim)
+    real, ran = hub.repo.git.run_beside, []
+
+    def no_rm(_: object, argv: tuple[str, ...], **more: Any) -> int:
+        ran.append(argv[0])
+        return 1 if argv[0] == "rm" and ran.count("rm") == 1 else real(argv, **more)
+
+    monkeypatch.setattr(type(hub.repo.git), "run_beside", no_rm)
+    clearing.remove_all(hub.repo, [folder / "link", folder])
+    assert ran == ["rm", "find", "rm"]
+    assert not folder.exists()
+    assert (victim.stat().st_mode & 0o777, (victim / "file").stat().st_mode & 0o777) == (0o500, 0o400)
+
+
+def test_repositories_in_caches_to_keep_are_caches(at: Desk) -> None:
+    at.project = replace(at.project, keep=("cache",))
+    hub = at.open()
+    tree = hub.prepare("agent-1", "x-1", 1, hub.target())
+    (tree.path / "cache" / "dependency").mkdir(parents=True)
+    git(tree.path / "cache" / "dependency", "init", "-q")
+    reboot(hub)
+    assert hub.prepare("agent-1", "z-1", 1, hub.target()).moved_aside is None
+
+
+def test_what_is_byte_for_byte_in_the_commit_is_not_hidden(at: Desk, hub: Hub) -> None:
+    """A blob with CRLF in a repository that says `text`: git calls it changed or not, as the times are."""
+    up = at.upstream
+    git(up, "switch", "-q", "main")
+    (up / "w.txt").write_bytes(b"a\r\n")
+    git(up, "add", "w.txt")
+    git(up, "commit", "-q", "-m", "crlf")
+    (up / ".gitattributes").write_text("*.txt text\n")
+    git(up, "add", ".gitattributes")
+    git(up, "commit", "-q", "-m", "says text")
+    git(up, "switch", "-q", "-f", "work")
+    hub.refresh()
+    tree = hub.prepare("agent-1", "x-1", 1, hub.target())
+    os.utime(tree.path / "w.txt")
+    git(tree.path, "update-index", "--assume-unchanged", "w.txt")  # its own git sees no change
+    assert hub.status(tree).changed == ()
+
+
+def test_what_the_base_gives_a_filter_is_not_hidden(at: Desk, hub: Hub) -> None:
+    """LFS: the agent's git has the filter, ours has none. What an agent writes into .gitattributes does not count."""
+    up = at.upstream
+    commit(up, ".gitattributes", "*.bin filter=lfs\n", branch="main")
+    commit(up, "large.bin", "pointer\n")
+    git(up, "switch", "-q", "work")
+    hub.refresh()
+    tree = hub.prepare("agent-1", "x-1", 1, hub.target())
+    commit(tree.path, ".gitattributes", "* filter=lfs\n")
+    for name in ("large.bin", "a.txt"):
+        (tree.path / name).write_text("what the filter made of it\n")
+        git(tree.path, "update-index", "--assume-unchanged", name)
+    assert hub.status(tree).changed == ("a.txt",)
+
+
+def test_objects_that_an_agent_has_closed_are_opened(hub: Hub, tree: Worktree) -> None:
+    objects = hub.path / "objects"
+    objects.chmod(0o500)
+    assert hub.prepare("agent-2", "y-1", 1, hub.target()).path.is_dir()
+    assert objects.stat().st_mode & 0o700 == 0o700

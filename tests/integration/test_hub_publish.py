@@ -89,6 +89,13 @@ def test_tags_for_which_there_is_no_room_do_not_keep_anybody_from_following(
     assert git(hub.path, "rev-parse", "v2") == git(up, "rev-parse", "v2")
 
 
+def test_what_was_seen_of_theirs_and_is_torn_is_fetched_again(hub: Hub, up: Path) -> None:
+    new = commit(up, "c", "c", branch="main")
+    (hub.path / hub.repo.upstream).parent.mkdir(parents=True, exist_ok=True)
+    (hub.path / hub.repo.upstream).write_text("")
+    assert hub.refresh().upstream == new
+
+
 def test_without_room_for_a_repository_of_its_own_it_is_tried_again(
     hub: Hub, up: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
