@@ -205,6 +205,10 @@ class Hub:
         """What the agent left."""
         return leftovers.worktree_status(self.repo, worktree)
 
+    def head(self, worktree: worktrees.Worktree) -> str | None:
+        """The commit that is checked out. No git is run for it."""
+        return leftovers.head(self.repo, worktree)
+
     def tree_at(self, worktree: worktrees.Worktree) -> str | None:
         """The tree that is checked out, when nothing differs from it; None otherwise."""
         return leftovers.tree_at(self.repo, worktree)

@@ -75,6 +75,10 @@ def agent_tree(repo: Repo, worktree: Worktree) -> Tree:
     return Tree(path=worktree.path, admin=admin, index=admin / "index")
 
 
+def head(repo: Repo, worktree: Worktree) -> str | None:
+    return head_of(repo, repo.path / "worktrees" / worktree.admin).sha
+
+
 def worktree_status(repo: Repo, worktree: Worktree) -> WorktreeStatus:
     tree = agent_tree(repo, worktree)
     plain_refs(repo, worktree.uid)

@@ -372,7 +372,7 @@ class AttemptRun:
                 self._say(
                     event, gate=result.name, reason=result.reason or None, seconds=result.seconds, round=k
                 )
-        if report.ok and sha is not None and self.hub.status(tree).head != sha:
+        if report.ok and sha is not None and self.hub.head(tree) != sha:
             sha = None  # a gate moved the branch: what was judged is not what would be merged
         return report, sha
 
