@@ -14,7 +14,7 @@ import shutil
 import stat
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -29,37 +29,37 @@ _WHOLE = (os.SEEK_SET, 0, 0, 0)  # whence, start, length 0 = to the end, pid mus
 def replace_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
     """Write `data` to a private name in the same folder and rename it to `path`: readers see the old or the new.
 
-    A link at `path` is replaced, not followed. `durable`: after the return it survives power loss. Otherwise it survives any crash of processes, and power loss
-    may leave the old, the new, or (on some file systems) an empty file. Raises OSError; nothing is left behind then.
+    A link at `path` is replaced, not followed. `durable`: after the return it survives power loss. Otherwise it
+    survives any crash of processes, and power loss may leave the old, the new, or (on some file systems) an empty
+    file. Raises OSError; nothing is left behind then.
     """
-    private = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
-    fd = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    try:
-        try:
-            write_all(fd, data)
-            if durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-        private.rename(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            private.unlink()
-        raise
+    with _replacing(path, mode) as fd:
+        write_all(fd, data)
+        if durable:
+            os.fsync(fd)
     if durable:
         fsync_dir(path.parent)
 
 
 def replace_by_copy(path: Path, source: BinaryIO, *, mode: int, mtime_ns: int) -> None:
     """The same with what can still be read of `source`, of any size; not durable. Raises OSError."""
+    with _replacing(path, mode) as fd:
+        os.fchmod(fd, mode)
+        with open(fd, "wb", closefd=False) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int) -> Iterator[int]:
+    """A private file, open for writing. It becomes `path` at the end of the block, or is gone when the block raises."""
     private = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.tmp")
     fd = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
-        with open(fd, "wb") as file:
-            os.fchmod(fd, mode)
-            shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.utime(fd, ns=(mtime_ns, mtime_ns))
+        try:
+            yield fd
+        finally:
+            os.close(fd)
         private.rename(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -198,3 +199,9 @@ def merge(hub: Hub, uid: str, n: int, sha: str) -> str:
     assert hasattr(built, "sha"), built
     assert hub.swap_target(held, built.sha, old) == "ok"
     return built.sha
+
+
+def reboot(hub: Hub, slot: str = "agent-1") -> None:
+    """The slot was last used before the machine was restarted."""
+    record = hub.repo.shelf / "slots" / f"{slot}.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "before"}))

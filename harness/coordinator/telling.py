@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 
 from harness import procs, reports
 from harness.clock import Clock, rfc3339
@@ -62,8 +63,8 @@ class Telling:
         self._reported = now
         self.meter.update()
         counts = self.index.counts()
-        parked = [{"uid": e.uid, "id": e.item.id, "reason": e.reason} for e in self.index.of(Standing.PARKED)]
-        damaged = [{"uid": uid, "id": "", "reason": why} for uid, why in self.index.unreadable.items()]
+        damaged = ({"uid": uid, "id": "", "reason": why} for uid, why in self.index.unreadable.items())
+        parked = ({"uid": e.uid, "id": e.item.id, "reason": e.reason} for e in self.index.of(Standing.PARKED))
         report = CoordinatorReport(
             pid=self.me.pid,
             start_ticks=self.me.start_ticks,
@@ -74,8 +75,8 @@ class Telling:
             swept_at=self.swept_at,
             workers=self.pool.target,
             counts=counts,
-            parked=(*damaged, *parked)[:NAMED],
-            ignored=dict(list(self.intake.ignored.items())[:NAMED]),
+            parked=tuple(islice(chain(damaged, parked), NAMED)),
+            ignored=dict(islice(self.intake.ignored.items(), NAMED)),
             pending_drops=self.intake.pending,
             metrics=self.meter.values(self.clock.wall()),
             agents={s.name: slot_report(s) for s in self.pool.slots.values()},

@@ -128,10 +128,10 @@ def move_aside(repo: Repo, place: Place, record: Slot | None, why: str) -> Path:
 
 
 def _rename_free(source: Path, folder: Path, name: str) -> Path:
+    make_writable(source)  # no folder can be moved that may not be written
     k = 1
     while True:
         kept = folder / (name if k == 1 else f"{name}-{k}")
-        make_writable(source)
         if not os.path.lexists(kept):
             os.rename(source, kept)
             return kept
@@ -146,7 +146,7 @@ def discard(repo: Repo, place: Place, record: Slot | None) -> None:
             admins.append(repo.path / "worktrees" / record.admin)
         for path in (place.tree, *admins):
             if os.path.lexists(path):
-                make_writable(path)  # no folder can be moved that may not be written
+                make_writable(path)  # as in _rename_free
                 os.rename(path, place.record.with_suffix(f".trash.{os.urandom(4).hex()}"))
         place.forget()
     remove_all(repo, sorted(place.record.parent.glob(f"{place.name}.trash*")))

@@ -211,9 +211,8 @@ class Git:
             if done and whole and _LEFT_OUT.search(ended.stderr):
                 remedy = "make it readable (chmod u+rwx), or remove it"
                 raise GitCommandError(args, ended, where=self.repository, remedy=remedy)
-            if (
-                ended.reason is EndReason.TIMED_OUT
-            ):  # perhaps it waited for who writes into a pipe that stands for an object
+            if ended.reason is EndReason.TIMED_OUT:
+                # Perhaps it waited for who writes into a pipe that stands for an object.
                 objects = str(self.repository / "objects")
                 self.run_beside(("find", objects, "!", "-type", "f", "!", "-type", "d", "-delete"), ok=(0, 1))
             if done or not tries or not self._unlocked(ended.stderr):

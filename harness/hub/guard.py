@@ -2,8 +2,8 @@
 
 Git obeys `config`, hooks and attributes of the hub in every call, also in ours, and a filter driver set there cannot
 be switched off from outside. So what we wrote is kept a second time, outside anything an agent may write, and before
-each of our calls the hub is compared with it: by inode, size and times, so that an untouched hub costs some
-microseconds. What differs is restored, what is not ours removed, and both reported.
+each of our calls the hub is compared with it: by inode, size and times, so that an untouched hub costs a fraction of
+what the git process after it costs. What differs is restored, what is not ours removed, and both reported.
 
 Guarantee not given: an agent without a sandbox may change a file between this look and git's own.
 """

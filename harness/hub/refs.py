@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.dataclass import dataclass
+from harness.hub.planted import DEEPEST
 
 _NOT_IN_NAME = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|\Z)|[./]\Z")
 """What git-check-ref-format(1) refuses, below refs/."""
-_LONGEST = 4096
-DEEPEST = 40
-"""Folders below one another in which refs are looked for."""
+LONGEST = 4096
+"""Bytes of a file that holds one ref."""
 _SHA = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 _PACKED = re.compile(rb"^([0-9a-f]{40,64}) ([^\n]+)$", re.MULTILINE)
 
@@ -42,12 +42,12 @@ def read_file(path: Path) -> bytes | None:
     except (OSError, ValueError):  # none, a folder, a name that cannot be one
         return None
     try:
-        raw = os.read(fd, _LONGEST + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+        raw = os.read(fd, LONGEST + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else None
     except OSError:
         return None
     finally:
         os.close(fd)
-    return raw if raw is not None and len(raw) <= _LONGEST else None
+    return raw if raw is not None and len(raw) <= LONGEST else None
 
 
 def zero(sha: str) -> str:
@@ -64,9 +64,7 @@ class Refs:
     def read(self, name: str) -> str | None:
         """The object that a ref names; None when there is none. A symbolic ref counts as none: nothing of ours
         is one, so it was planted."""
-        for _ in range(
-            3
-        ):  # loose, packed, loose again: pack-refs may have moved it in between, as in git itself
+        for _ in range(3):  # loose, packed, loose again: pack-refs may move it in between, as in git itself
             found, loose = self._loose(name)
             if found:
                 return loose

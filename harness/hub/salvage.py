@@ -146,7 +146,7 @@ def _contents(
         if sound:
             raise
         difference = Staged()  # its index was torn
-    if difference.paths and not difference.unmerged:
+    if difference.entries and not difference.unmerged:
         written = repo.git("write-tree", tree=own_index).text
         found.add_tree("index", written, head, f"Staged, not committed, by attempt {found.uid}.{found.n}")
     status = read_status(repo, tree, base, head)

@@ -25,7 +25,7 @@ from harness.dataclass import dataclass
 from harness.errors import GitError
 from harness.hub.git import Tree
 from harness.hub.planted import below
-from harness.hub.refs import is_name, is_sha, read_file
+from harness.hub.refs import LONGEST, is_name, is_sha, read_file
 from harness.hub.repo import BRANCHES, Repo
 from harness.procs import boot_id
 
@@ -44,7 +44,6 @@ MANY = 100_000
 """Files in an admin directory: more of them are none of git's."""
 MODULES = "modules/"
 """Repositories of submodules, below an admin directory: an agent's own."""
-LONGEST_REF = 4096
 LEFT_BEHIND = (
     "ORIG_HEAD",
     "FETCH_HEAD",
@@ -263,7 +262,7 @@ def plain_refs(repo: Repo, uid: str) -> None:
         said = b""
         if entry.plain:
             with contextlib.suppress(OSError):
-                said = entry.read(LONGEST_REF)
+                said = entry.read(LONGEST)
         text = said.decode("utf-8", "replace").strip()
         if not is_sha(text) and not text.startswith("ref: "):
             entry.remove()

@@ -38,7 +38,7 @@ class Status:
 class Staged:
     """How an index differs from HEAD."""
 
-    paths: tuple[bytes, ...] = ()
+    entries: int = 0
     unmerged: bool = False
     gitlinks: tuple[bytes, ...] = ()
 
@@ -59,9 +59,8 @@ def unpipe(repo: Repo, path: Path) -> None:
     pipes = ("-type", "p", "(", "-name", ".gitignore", "-o", "-name", ".gitattributes", ")")
     closed = ("-type", "d", "!", "-perm", "-u+rwx")
     find = ("find", str(path), "-xdev")
-    if repo.git.run_beside(
-        (*find, *pipes, "-delete"), ok=(0, 1)
-    ):  # perhaps in a folder that may not be written
+    if repo.git.run_beside((*find, *pipes, "-delete"), ok=(0, 1)):
+        # Perhaps in a folder that may not be written.
         opened = (*find, *closed, "-exec", "chmod", "u+rwx", "{}", ";")
         repo.git.run_beside((*opened, "-o", *pipes, "-exec", "rm", "-f", "--", "{}", "+"), ok=(0, 1))
 
@@ -132,7 +131,7 @@ def staged(repo: Repo, tree: Tree, head: str | None) -> Staged:
         unmerged = unmerged or words[4][:1] == b"U"
         if words[1] == b"160000":
             gitlinks.append(path)
-    return Staged(paths=tuple(fields[1::2]), unmerged=unmerged, gitlinks=tuple(gitlinks))
+    return Staged(entries=len(fields) // 2, unmerged=unmerged, gitlinks=tuple(gitlinks))
 
 
 def nested_in_index(repo: Repo, tree: Tree) -> tuple[bytes, ...]:

@@ -1,10 +1,10 @@
-"""What a power loss tears in a hub: what git writes without fsync when it adds a worktree (`slots.mend_admins`), and loose
-objects that nobody had made durable, written by agents whose git does not fsync.
+"""What a power loss tears in a hub: loose objects that nobody had made durable, written by agents whose git does not fsync.
+Admin directories of worktrees are mended on the way (`slots.mend_admins`).
 
 git takes a file of the right name for the object, whatever is in it: `git add` of the same contents writes nothing, says
 nothing, and the next commit cannot be read. So before anything runs in another boot, objects that are not what their names
-say are removed. Nothing that a cell names is among them: that was synced before its cell was written; and what is torn is as
-unreadable as what is gone, whoever needs it.
+say are removed. Nothing that a cell names is among them: that was synced before its cell was written. Whoever needs a torn
+one can read it no more than one that is gone.
 
 Looked at: every loose object that is empty, and those that were written in the last RECENT_S before the newest one, newest
 first; that is many times what Linux keeps in memory (vm.dirty_expire_centisecs: 30 s). Not looked at: packs, objects larger

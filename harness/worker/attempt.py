@@ -180,11 +180,11 @@ class AttemptRun:
             with FileLock(self.layout.agent(slot) / "lock") as lock:
                 if slot == self.slot or lock.lock(EARLIER_PATIENCE_S):
                     self.hub.salvage(tree, self.owned.uid, n)
-        self.carry = self.hub.carried(self.owned.uid, n)
-        for k in range(n, 0, -1):  # attempts that were given back before they did anything left nothing
-            self.found = self.hub.found(self.owned.uid, k)
-            if self.found or self.hub.carried(self.owned.uid, k):
-                break
+        carried = self.carry = self.hub.carried(self.owned.uid, n)
+        self.found = self.hub.found(self.owned.uid, n)
+        while n > 1 and carried is None and self.found is None:
+            n -= 1  # it was given back before it did anything, and left nothing
+            carried, self.found = self.hub.carried(self.owned.uid, n), self.hub.found(self.owned.uid, n)
 
     def _setup(self) -> Result | None:
         setup = self.project.setup

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +10,7 @@ import pytest
 
 from harness.hub import Hub
 from harness.hub.snapshot import copy_index
-from harness.layout import Layout
-from tests.hubs import Desk, commit, desk, git, merge, person, submit, work
-
-
-@pytest.fixture
-def at(layout: Layout, tmp_path: Path) -> Desk:
-    return desk(layout, person(tmp_path / "up"))
-
-
-@pytest.fixture
-def hub(at: Desk) -> Hub:
-    return at.ready()
+from tests.hubs import Desk, commit, git, merge, reboot, submit, work
 
 
 def test_commits_and_uncommitted_files_are_there_in_another_slot_on_a_branch_of_its_own(hub: Hub) -> None:
@@ -86,11 +74,6 @@ def test_only_uncommitted_files_are_carried_too(hub: Hub) -> None:
     assert again.reused
     assert (again.path / "a.txt").read_text() == "late\n"
     assert hub.status(again).changed == ("a.txt",)
-
-
-def reboot(hub: Hub, slot: str = "agent-1") -> None:
-    record = hub.repo.shelf / "slots" / f"{slot}.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "before"}))
 
 
 def torn(hub: Hub, *, committed: bool) -> str | None:

@@ -19,15 +19,10 @@ from harness.hub import Hub, gitlocks
 from harness.hub.locks import HubLock
 from harness.layout import Layout
 from harness.logs import Event
-from tests.hubs import Desk, desk, git, person
+from tests.hubs import Desk, git
 from tests.support import running, until
 
 PIN = "refs/harness/attempt/x-1/1.lock"
-
-
-@pytest.fixture
-def at(layout: Layout, tmp_path: Path) -> Desk:
-    return desk(layout, person(tmp_path / "up"))
 
 
 @pytest.fixture

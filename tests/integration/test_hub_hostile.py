@@ -13,19 +13,8 @@ import pytest
 
 from harness.errors import GitError
 from harness.hub import Built, GitCommandError, Hub, Published, Swap, Upstream, Worktree
-from harness.layout import Layout
 from harness.logs import Event
-from tests.hubs import Desk, commit, desk, git, merge, person, submit, work
-
-
-@pytest.fixture
-def at(layout: Layout, tmp_path: Path) -> Desk:
-    return desk(layout, person(tmp_path / "up"))
-
-
-@pytest.fixture
-def hub(at: Desk) -> Hub:
-    return at.ready()
+from tests.hubs import Desk, commit, git, merge, submit, work
 
 
 @pytest.fixture

@@ -20,16 +20,6 @@ from tests.support import running, until
 
 
 @pytest.fixture
-def at(layout: Layout, tmp_path: Path) -> Desk:
-    return desk(layout, person(tmp_path / "up"))
-
-
-@pytest.fixture
-def hub(at: Desk) -> Hub:
-    return at.ready()
-
-
-@pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Git gives a lock up soon, not after two seconds; how often it is asked again stays what it is."""
     monkeypatch.setitem(SETTINGS, "core.filesRefLockTimeout", "50")

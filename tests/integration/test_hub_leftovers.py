@@ -22,11 +22,6 @@ def at(layout: Layout, tmp_path: Path) -> Desk:
 
 
 @pytest.fixture
-def hub(at: Desk) -> Hub:
-    return at.ready()
-
-
-@pytest.fixture
 def tree(hub: Hub) -> Worktree:
     return hub.prepare("agent-1", "x-1", 1, hub.target())
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -22,8 +21,7 @@ from harness.hub import Hub, Worktree, clearing
 from harness.hub import git as hub_git
 from harness.hub.git import GitInterrupted
 from harness.hub.slots import plain_refs
-from harness.layout import Layout
-from tests.hubs import Desk, commit, desk, git, person, work
+from tests.hubs import Desk, commit, git, reboot, work
 
 PRECIOUS = "precious\n"
 NAMES = (
@@ -48,16 +46,6 @@ WAYS = (
     "a link to the target",
     "1 TiB",
 )
-
-
-@pytest.fixture
-def at(layout: Layout, tmp_path: Path) -> Desk:
-    return desk(layout, person(tmp_path / "up"))
-
-
-@pytest.fixture
-def hub(at: Desk) -> Hub:
-    return at.ready()
 
 
 @pytest.fixture
@@ -212,11 +200,6 @@ def test_folders_deeper_than_python_goes_stop_nobody(hub: Hub, tree: Worktree, n
     shutil_cannot = [str(path) for path in (hub.path / "worktrees").glob("*/deep")]
     subprocess.run(["rm", "-rf", "--", *shutil_cannot], check=True)
     assert list(hub.repo.guard.copies.glob("trash.*")) == []
-
-
-def reboot(hub: Hub) -> None:
-    record = hub.repo.shelf / "slots" / "agent-1.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "before"}))
 
 
 def test_a_pipe_in_place_of_a_pack_is_removed(hub: Hub, tree: Worktree) -> None:

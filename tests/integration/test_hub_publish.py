@@ -36,11 +36,6 @@ def at(layout: Layout, up: Path) -> Desk:
     return desk(layout, up)
 
 
-@pytest.fixture
-def hub(at: Desk) -> Hub:
-    return at.ready()
-
-
 def merged(hub: Hub, uid: str = "x-1", name: str = "new.txt") -> str:
     return merge(hub, uid, 1, submit(hub, uid, name=name))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,8 @@ from harness.config import Sandbox
 from harness.containment import Containment, Jail, Policy
 from harness.errors import ConfigError
 from harness.hub import Hub, Worktree
-from harness.layout import Layout
 from harness.runner import Command, Ended, Runner
-from tests.hubs import AGENT, desk, git, person
+from tests.hubs import AGENT, git
 
 
 @pytest.fixture
@@ -27,11 +25,6 @@ def containment() -> Containment:
         return Containment.probe(Sandbox.LANDLOCK)
     except ConfigError as e:
         pytest.skip(f"no Landlock here: {e.what}")
-
-
-@pytest.fixture
-def hub(layout: Layout, tmp_path: Path) -> Hub:
-    return desk(layout, person(tmp_path / "up")).ready()
 
 
 def jailed(hub: Hub, tree: Worktree, containment: Containment, script: str) -> Ended:

@@ -14,12 +14,7 @@ import pytest
 from harness.hub import Hub, torn
 from harness.layout import Layout
 from harness.logs import Event
-from tests.hubs import Desk, desk, git, person
-
-
-@pytest.fixture
-def at(layout: Layout, tmp_path: Path) -> Desk:
-    return desk(layout, person(tmp_path / "up"))
+from tests.hubs import Desk, desk, git
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from harness.hub import Hub
 from harness.hub.locks import HubLock
 from harness.layout import Layout
 from harness.logs import Event
-from tests.hubs import Desk, commit, desk, git, person, submit, work
+from tests.hubs import Desk, commit, desk, git, person, reboot, submit, work
 
 
 @pytest.fixture
@@ -23,11 +22,6 @@ def at(layout: Layout, tmp_path: Path) -> Desk:
     return desk(
         layout, person(tmp_path / "up"), keep=("cache", "web/node_modules"), copy=(".env", "conf/*.local")
     )
-
-
-@pytest.fixture
-def hub(at: Desk) -> Hub:
-    return at.ready()
 
 
 def assert_fresh(hub: Hub, path: Path, uid: str, n: int) -> None:
@@ -274,8 +268,7 @@ def test_a_damaged_index_of_ours_costs_only_time(hub: Hub) -> None:
 
 def test_after_a_reboot_files_are_compared_by_content(hub: Hub) -> None:
     tree = hub.prepare("agent-1", "x-1", 1, hub.target())
-    record = hub.path.with_suffix(".ours") / "slots/agent-1.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "boot": "before"}))
+    reboot(hub)
     before = (tree.path / "a.txt").stat()
     (tree.path / "a.txt").write_bytes(b"\0\0\0\0")  # as long as "one\n": what a power loss leaves
     os.utime(tree.path / "a.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
