@@ -29,7 +29,7 @@ def pytest_configure() -> None:
             signal.signal(number, usual)
 
 
-SHARED = ("test_hostile_agents.py", "test_hostile_drops.py")
+SHARED = ("test_hostile_agents.py", "test_hostile_drops.py", "test_one_run.py")
 """One daemon for all tests of the file, and half a minute to make it."""
 
 

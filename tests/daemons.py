@@ -57,6 +57,8 @@ class Daemon:
         self.clock = SystemClock()
         self.base = base
         self._started: list[subprocess.Popen[bytes]] = []
+        self.code: int | None = None
+        """Of the last `run_until_idle`."""
         self._project: dict[str, Any] = {"path": str(self.app), "target": "main", "agent": "shell"}
         self._project |= settings.pop("project", {})
         self.config: dict[str, Any] = {
@@ -103,6 +105,7 @@ class Daemon:
         """-> exit code: 0 all done, 1 something is parked."""
         process = self.start(idle=True)
         until(lambda: process.poll() is not None, timeout_s, what=f"idle; {self.tail()}")
+        self.code = process.returncode
         return int(process.returncode)
 
     def tail(self) -> str:

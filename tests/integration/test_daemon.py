@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -18,61 +17,6 @@ pytestmark = pytest.mark.timeout(180)
 
 def commit(name: str, text: str = "x") -> str:
     return f"echo {text} > {name}; git add -A; git commit -q -m 'change {name}'"
-
-
-def test_a_dropped_file_becomes_a_merged_commit_whoever_commits_it(tmp_path: Path) -> None:
-    with daemon(tmp_path) as d:
-        d.drop("hello", {"prompt": commit("a")})
-        d.drop("lazy", {"prompt": "echo 1 > new; echo 2 >> README.md"})
-        assert d.run_until_idle() == 0
-        assert sorted(d.merges()) == [
-            f"hello: {commit('a')}"[:107],
-            "lazy: echo 1 > new; echo 2 >> README.md",
-        ]
-        assert git(d.app, "show", "main:a") == "x"
-        assert d.items()["hello"].state == d.items()["lazy"].state == "merged"
-        assert git(d.app, "show", "main:new") == "1"
-        assert git(d.app, "show", "main:README.md").endswith("2")
-        assert not d.ours()
-
-
-def test_a_dependant_starts_on_a_base_that_contains_its_dependency(tmp_path: Path) -> None:
-    with daemon(tmp_path, workers=3) as d:
-        d.drop(
-            "plan",
-            [
-                {"id": "last", "prompt": "cat a b > c", "depends_on": ["a", "b"]},
-                {"id": "a", "prompt": "echo a > a"},
-                {"id": "b", "prompt": "cat a; echo b > b", "depends_on": ["a"]},
-            ],
-        )
-        assert d.run_until_idle() == 0
-        assert git(d.app, "show", "main:c") == "a\nb"
-
-
-def test_a_red_gate_goes_back_to_the_agent_until_it_passes(tmp_path: Path) -> None:
-    gate = {"name": "good", "run": "grep -q good result || { echo 'say' 'good'; exit 1; }"}
-    with daemon(tmp_path, project={"gates": [gate]}) as d:
-        script = 'if grep -q "say goo[d]" "$HARNESS_PROMPT_FILE"; then echo good > result; else echo bad > result; fi'
-        d.drop("heal", {"prompt": script})
-        assert d.run_until_idle() == 0
-        seen = d.items()["heal"]
-        assert len(seen.attempts) == 1
-        assert [e["round"] for e in d.events("heal_started")] == [1]
-        assert git(d.app, "show", "main:result") == "good"
-
-
-def test_a_gate_that_stays_red_parks_the_item_with_the_reason(tmp_path: Path) -> None:
-    gate = {"name": "never", "run": "echo no luck; exit 3"}
-    with daemon(tmp_path, project={"gates": [gate]}, heal={"rounds": 0}) as d:
-        d.drop("bad", {"prompt": commit("a"), "max_attempts": 2})
-        assert d.run_until_idle() == 1
-        seen = d.items()["bad"]
-        assert seen.state == "parked"
-        assert len(seen.attempts) == 2
-        assert "2 of 2 attempts spent" in seen.reason
-        assert "never" in seen.reason
-        assert d.merges() == []
 
 
 def test_a_conflict_is_returned_with_the_evidence_and_solved_by_the_next_attempt(tmp_path: Path) -> None:
@@ -302,24 +246,25 @@ def test_a_persons_own_commit_meanwhile_is_kept(tmp_path: Path) -> None:
         assert git(d.app, "show", "main:mine") == "mine"
 
 
-@pytest.mark.parametrize("cell", ["1.claim", "1.end"])
-def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(
-    tmp_path: Path, cell: str
-) -> None:
+def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(tmp_path: Path) -> None:
+    torn = {"one": "1.claim", "two": "1.end"}
     with daemon(tmp_path) as d:
         (d.layout.control / "pause").touch()
         process = d.start()
-        d.drop("torn", {"prompt": commit("a")})
-        d.drop("later", {"prompt": commit("b"), "depends_on": ["torn"]})
-        uid = d.until_state("torn", "ready").uid
-        (d.layout.queue / "open" / uid / cell).write_text('{"v": 1, "outc')
+        for name in torn:
+            d.drop(name, {"prompt": commit(name)})
+        d.drop("later", {"prompt": commit("b"), "depends_on": list(torn)})
+        uids = [d.until_state(name, "ready").uid for name in torn]
+        for uid, cell in zip(uids, torn.values(), strict=True):
+            (d.layout.queue / "open" / uid / cell).write_text('{"v": 1, "outc')
         d.drop("good", {"prompt": commit("c")})
         (d.layout.control / "pause").unlink()
 
         def told() -> bool:
             said = d.status()
-            return said.queue.parked == 1 and any(
-                need.command == "harnessctl fsck" and cell in need.what for need in said.needs
+            needs = [need.what for need in said.needs if need.command == "harnessctl fsck"]
+            return said.queue.parked == 2 and all(
+                any(cell in what for what in needs) for cell in torn.values()
             )
 
         until(told, 20, what=d.tail())
@@ -329,11 +274,13 @@ def test_a_damaged_record_is_shown_and_left_alone_while_everything_else_goes_on(
         # what docs/items.md says to do without a backup
         process.terminate()
         until(lambda: process.poll() is not None, 40, what=d.tail())
-        (d.layout.queue / "open" / uid).rename(tmp_path / "away")
+        for uid in uids:
+            (d.layout.queue / "open" / uid).rename(tmp_path / uid)
         d.cli("fsck", "--repair")
-        d.drop("again", {"id": "torn", "prompt": commit("a")})
+        for name in torn:
+            d.drop(f"{name}-again", {"id": name, "prompt": commit(name)})
         assert d.run_until_idle() == 0
-        assert (d.state("torn"), d.state("later")) == ("merged", "merged")
+        assert {d.state(name) for name in (*torn, "later")} == {"merged"}
 
 
 def test_pause_keeps_everybody_from_claiming_until_it_is_removed(tmp_path: Path) -> None:
@@ -369,15 +316,3 @@ def test_only_one_coordinator_runs_for_a_root(tmp_path: Path) -> None:
         until(lambda: second.poll() is not None, 20)
         assert second.returncode != 0
         assert "runs already" in d.tail()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that root may read and others not")
-def test_the_agent_runs_in_its_worktree_and_cannot_write_the_queue(tmp_path: Path) -> None:
-    with daemon(tmp_path) as d:
-        target = d.layout.queue / "forged.json"
-        d.drop("evil", {"prompt": f'echo "{{}}" > {target}; pwd > where; env > env'})
-        d.run_until_idle()
-        where = git(d.app, "show", "main:where")
-        assert where.startswith(str(d.layout.state / "worktrees" / "app"))
-        assert not any(e.get("name") == "forged.json" for e in d.events("drop_taken"))
-        assert "HARNESS_ITEM=evil" in git(d.app, "show", "main:env")
