@@ -170,6 +170,12 @@ def builtin(facts: Facts, rules: Rules) -> tuple[GateResult, ...]:
     )
 
 
+def overstepped(changes: Iterable[Change], rules: Rules) -> GateResult | None:
+    """scope or protected, of a merged tree: an agent that merges by itself decides what git merges, and what it undoes."""
+    results = builtin(Facts(changes=tuple(changes), has_commit=True), rules)
+    return next((result for result in results if not result.ok), None)
+
+
 def _clean(facts: Facts, rules: Rules) -> str:
     if broken := _broken(facts):
         return f"the worktree cannot be used by git any more, nothing in it can be committed: {broken}"

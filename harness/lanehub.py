@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.dataclass import dataclass
-from harness.gates import GateResult
+from harness.gates import Change, GateResult, Rules, overstepped
 from harness.hub import Built, Hub
 from harness.model import Item, Verdict
 from harness.store.cells import Actor
@@ -73,10 +73,11 @@ class LaneHub:
                 onto=tip,
                 evidence="\n".join(lines)[:EVIDENCE],
             )
-        red = self.gates(uid, n, built.sha)
+        red = self._overstepped(item, tip, built.sha) or self.gates(uid, n, built.sha)
         if red is None:
             return Verdict(n=n, merged=built.sha, onto=tip)
-        evidence = f"gate {red.name} ({red.run}) on the merged tree: {red.reason}\n{red.tail}"
+        what = f"gate {red.name} ({red.run})" if red.run else f"gate {red.name}"
+        evidence = f"{what} on the merged tree: {red.reason}\n{red.tail}"
         return Verdict(
             n=n,
             returned="gate",
@@ -85,6 +86,14 @@ class LaneHub:
             onto=tip,
             evidence=evidence[:EVIDENCE],
         )
+
+    def _overstepped(self, item: Item | None, tip: str, merged: str) -> GateResult | None:
+        """Does the merge change what the item may not?"""
+        protected = self.hub.repo.project.protected
+        if item is None or not (item.files or protected):
+            return None
+        changes = (Change(path=c.path, was=c.was) for c in self.hub.changed_files(tip, merged))
+        return overstepped(changes, Rules(files=item.files, protected=protected, allowed=item.protected))
 
     def swap_target(self, held: Any, new: str, old: str) -> str:
         return str(self.hub.swap_target(held, new, old))

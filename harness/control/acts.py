@@ -6,12 +6,21 @@ is concerned is woken, and the event is written. All of it works with the coordi
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import assert_never
 
 from harness import atomicfs
 from harness.control.desk import Desk
 from harness.dataclass import dataclass
-from harness.errors import ConflictError, HarnessError, NotFoundError, TryAgainError, UsageError
+from harness.errors import (
+    ConflictError,
+    HarnessError,
+    NotFoundError,
+    TryAgainError,
+    UnreadableRecordError,
+    UsageError,
+)
 from harness.logs import Event
 from harness.model import TERMINAL, State
 from harness.store import lane, operators
@@ -58,7 +67,10 @@ def cancel(desk: Desk, name: str, why: str = "") -> Acted:
     desk.disk.run(finish(seen.uid))
     desk.emit(Event.ITEM_CANCELLED, uid=seen.uid, id=seen.id, n=answer.n or None, why=why or None)
     desk.ring()
-    return _acted(desk, seen, "cancel", answer)
+    acted = _acted(desk, seen, "cancel", answer)
+    if acted.state is State.PARKED:
+        return replace(acted, detail="it is cancelled, and shown as damaged: harnessctl fsck")
+    return acted
 
 
 def park(desk: Desk, name: str, why: str = "") -> Acted:
@@ -126,6 +138,8 @@ def boost(desk: Desk, name: str, priority: int | str = 0) -> Acted:
     if seen.state is State.INCOMING:
         raise _not_yet(seen)
     _refuse_over(desk, seen, "boost")
+    if seen.item is None:
+        raise _damaged(seen.uid, seen.reason)
     _wish(desk, seen.uid, band)
     desk.emit(Event.ITEM_BOOSTED, uid=seen.uid, id=seen.id, priority=band)
     desk.ring()
@@ -136,7 +150,7 @@ def _wish(desk: Desk, uid: str, band: int) -> None:
     """state/control/priority/<uid>, whole: made outside of that folder, in which every name is taken for an item."""
     folder = desk.layout.control / "priority"
     atomicfs.ensure_dir(folder)
-    private = desk.layout.control / f".priority.{uid}"
+    private = desk.layout.control / f".priority.{uid}.{os.urandom(6).hex()}"  # two may ask at once
     atomicfs.replace_file(private, f"{band}\n".encode(), durable=True)
     private.rename(folder / uid)
     atomicfs.fsync_dir(folder)
@@ -164,6 +178,12 @@ def _not_yet(seen: Seen) -> HarnessError:
         "it is not admitted yet",
         where=seen.uid,
         remedy="a running coordinator admits it within moments; is one running? see: harnessctl status",
+    )
+
+
+def _damaged(uid: str, trouble: str) -> HarnessError:
+    return UnreadableRecordError(
+        trouble, where=uid, remedy="see what is damaged, and what helps: harnessctl fsck"
     )
 
 
@@ -201,6 +221,8 @@ def _check(desk: Desk, seen: Seen, answer: Answer, act: str) -> None:
         case Said.TOO_LATE:
             detail = answer.detail or "it is over"
             raise ConflictError(detail, where=seen.id, remedy=f"see it: harnessctl show {seen.uid}")
+        case Said.DAMAGED:
+            raise _damaged(seen.uid, answer.detail)
         case Said.NOT_NOW if act == "retry":
             raise ConflictError(
                 answer.detail or "it is not parked",

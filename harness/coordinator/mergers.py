@@ -77,7 +77,7 @@ class Mergers:
                 process = ProcessId(pid=who.pid, start_ticks=who.start_ticks, boot_id=who.boot_id)
                 known.handle = self.launcher.adopt("merger", who.name, process)
                 known.born = self.clock.monotonic()
-                known.told, known.dismissed = False, None
+                known.told, known.dismissed, known.owes = False, None, False  # what is owed, it sees itself
 
     def starting(self) -> bool:
         """Does a merger live that has not announced itself yet, of whatever project?"""
@@ -86,10 +86,13 @@ class Mergers:
         return any(held(path) for path in locks.parent.glob(locks.name) if path not in ours)
 
     def owe(self, name: str, at: float) -> None:
-        """This project's hub held merges at `at` (monotonic) that were not published. A merger that was born since has
-        seen them, or has died of them."""
+        """This project's hub held merges at `at` (monotonic) that were not published. A merger that lives does not end
+        before they are; one that was born since has seen them, or has died of them."""
         known = self.known.setdefault(name, _Known())
-        known.owes = known.owes or known.born < at
+        if known.handle is not None:
+            Bell(self.layout.bell(f"merger.{name}")).ring()
+        elif known.born < at:
+            known.owes = True
 
     def reap(self) -> None:
         """Find the dead; one that crashed soon is not started again at once."""

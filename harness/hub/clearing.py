@@ -63,8 +63,7 @@ def repositories_in(root: Path, ignored: Iterable[bytes]) -> str:
 
 def doomed(repo: Repo, root: Path, ignored: tuple[bytes, ...]) -> list[bytes]:
     """Ignored paths that no cache to keep is in; a folder that holds one is taken apart."""
-    project = repo.project
-    keep = [pattern.removeprefix("./") for pattern in (*project.keep, *project.copy)]
+    keep = [pattern.removeprefix("./") for pattern in repo.project.keep]
     found: list[bytes] = []
     pending = list(ignored)
     while pending:

@@ -31,9 +31,12 @@ FORBIDDEN = (
     "shallow",
     "objects/info/alternates",
     "objects/info/http-alternates",
+    "objects/info/commit-graph",
+    "objects/info/commit-graphs",
     "refs/replace",
 )
-"""Names that must not exist: each changes where git looks for settings, objects or parents."""
+"""Names that must not exist: each changes where git looks for settings, objects or parents. Our git reads no graph of
+commits, but agents' does, and waits for who writes into a pipe of that name."""
 FOLDERS: Mapping[str, frozenset[str]] = {"hooks": frozenset(), "info": frozenset({"exclude", "refs"})}
 """Folders and the only names that may be in them (`info/refs` is written by `git gc` and read by nobody here)."""
 
@@ -72,7 +75,7 @@ class Guard:
             restored += self._forbid(self.repository / name)
         for name, allowed in FOLDERS.items():
             restored += self._only(self.repository / name, allowed)
-        for name in ("objects", "objects/pack"):
+        for name in ("objects", "objects/info", "objects/pack"):
             restored += self._unlinked(self.repository / name)
         for admin in _entries(self.repository / "worktrees"):
             make_writable(self.repository / "worktrees" / admin)

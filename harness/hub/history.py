@@ -5,6 +5,7 @@ Nothing here believes an agent: a result is checked for what a merge cannot hold
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Collection
 
@@ -107,16 +108,13 @@ def _is_git_name(part: str) -> bool:
 def pin(repo: Repo, uid: str, n: int, sha: str) -> None:
     """Makes a submitted commit durable and keeps it in `refs/harness/attempt/<uid>/<n>`, in this order.
 
-    Raises BrokenCommitError when it does not lead to all that it names (an agent can delete objects).
+    Raises BrokenCommitError when it does not lead to all that it names (an agent can delete objects), or is no commit as git
+    makes them: a repository with `receive.fsckObjects` would never take it, nor anything that is merged later.
     """
-    try:
-        repo.git("rev-list", "--objects", "--quiet", sha, "--not", repo.target)
-    except GitCommandError as e:
-        if e.passing:
-            raise
+    if wrong := _examine(repo, sha):
         raise BrokenCommitError(
-            f"commit {sha} of {uid}.{n} cannot be read whole: {e.stderr.strip()[:300]}", where=repo.path
-        ) from e
+            f"commit {sha} of {uid}.{n} cannot be used by git: {wrong[:300]}", where=repo.path
+        )
     name = f"{ATTEMPTS}/{uid}/{n}"
     if repo.refs.read(name) == sha:
         repo.sync()
@@ -124,6 +122,38 @@ def pin(repo: Repo, uid: str, n: int, sha: str) -> None:
     repo.sync()
     repo.change_refs([f"update {name} {sha}"])
     repo.sync()
+
+
+def _examine(repo: Repo, sha: str) -> str:
+    """Why a repository that is pushed to with `receive.fsckObjects` would not take this commit, or "": everything that the
+    target does not have is packed as for a push, and each object of the pack is what git calls it, and well made.
+
+    Raises GitCommandError when git was killed, TryAgainError without room for the pack.
+    """
+    with repo.private_folder("pin") as folder:
+        names = f"{sha}\n^{repo.target}\n".encode()
+        try:
+            repo.git(
+                "pack-objects",
+                "--quiet",
+                "--revs",
+                "--window=0",
+                "--compression=0",
+                f"{folder}/new",
+                stdin=names,
+            )
+            pack = next(folder.glob("*.pack"), None)
+            if pack is None:
+                return ""  # the target has it all
+            repo.git("index-pack", "--strict", "-o", f"{folder}/found", str(pack))
+        except GitCommandError as e:
+            if e.passing:
+                raise
+            return e.stderr.strip()
+        # git believes the name of a loose object; this index has the names that the contents give.
+        if not filecmp.cmp(pack.with_suffix(".idx"), folder / "found", shallow=False):
+            return "an object is not what its name says"
+        return ""
 
 
 def retire(repo: Repo, uid: str) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
-from pathlib import Path
 
 from harness.dataclass import dataclass
 from harness.hub.git import Tree
@@ -112,43 +110,36 @@ def _hidden(repo: Repo, worktree: Worktree, tree: Tree, head: str | None, seen: 
     """Files that differ from what is checked out although the agent's index says nothing of it (assume-unchanged,
     skip-worktree, times that are not true): gates judge the files, and the commit is merged.
 
-    Not what is byte for byte in the commit, and not what the base gives a filter (LFS): here no filter is run.
+    Not what is byte for byte in the commit, as the same kind of file: with `text` in .gitattributes git calls that changed
+    or not, as the times are. No filter counts, whoever names it: here none is run.
     """
     if head is None:
         return ()
     place = place_of(repo, worktree.slot)
     ours = Tree(path=tree.path, admin=tree.admin, index=place.index.with_suffix(".judged"))
-    base = Tree(path=tree.path, admin=tree.admin, index=place.index)
     copy_index(place.index, ours.index)
     point_index(repo, ours, head)
-    differ = repo.git(
-        "diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", tree=ours
+    fields = repo.git(
+        "diff", "--raw", "--no-abbrev", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", tree=ours
+    ).fields()
+    differ: dict[bytes, bytes | None] = {}
+    """Path -> the committed blob, of what is a file there and here, in the same mode."""
+    for what, path in zip(fields[::2], fields[1::2], strict=True):
+        was, now, blob, _, _ = what.removeprefix(b":").split(b" ")
+        if path not in seen.changed:
+            differ[path] = blob if was == now and was.startswith(b"100") and b"\n" not in path else None
+    plain = [path for path, blob in differ.items() if blob]
+    made = (
+        repo.git(
+            *("hash-object", "--no-filters", "--stdin-paths"),
+            tree=ours,
+            stdin=b"".join(path + b"\n" for path in plain),
+        ).raw.split()
+        if plain
+        else []
     )
-    paths = sorted(set(differ.fields()) - set(seen.changed))
-    if not paths:
-        return ()
-    names = b"\0".join(paths) + b"\0"
-    said = repo.git("check-attr", "--cached", "-z", "--stdin", "filter", tree=base, stdin=names).fields()
-    filtered = {
-        p for p, how in zip(said[::3], said[2::3], strict=True) if how not in (b"unspecified", b"unset")
-    }
-    entries = repo.git("ls-files", "--stage", "-z", tree=ours).fields()
-    blobs = {path: entry.split(b" ")[1] for entry, _, path in (e.partition(b"\t") for e in entries)}
-    plain = [p for p in paths if b"\n" not in p and p in blobs and _is_file(tree.path, p)]
-    made = repo.git(
-        *("hash-object", "--no-filters", "--stdin-paths"),
-        tree=ours,
-        stdin=b"".join(path + b"\n" for path in plain),
-    ).raw.split()
-    same = {path for path, sha in zip(plain, made, strict=True) if blobs[path] == sha}
-    return tuple(path for path in paths if path not in filtered | same)
-
-
-def _is_file(top: Path, path: bytes) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(os.path.join(os.fsencode(top), path)).st_mode)
-    except OSError:
-        return False
+    same = {path for path, sha in zip(plain, made, strict=True) if differ[path] == sha}
+    return tuple(sorted(differ.keys() - same))
 
 
 def tree_at(repo: Repo, worktree: Worktree) -> str | None:

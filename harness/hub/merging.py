@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from harness.dataclass import dataclass
 from harness.hub.attributes import attributes_of
 from harness.hub.git import IDENTITY, GitCommandError
+from harness.hub.history import is_ancestor
 from harness.hub.repo import Repo
 from harness.hub.trailers import ITEM, Commit, Merge, merge_in, merge_of, trailers
 
@@ -23,6 +25,8 @@ class Built:
 
     sha: str
     tree: str
+    empty: bool
+    """It changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +49,27 @@ def build_merge(
     (unless a parent's date lies in the future)."""
     parts = [" ".join(subject.split()) or f"{uid}: merge", body.replace("\0", "").strip()[:MAX_BODY]]
     message = "\n\n".join(part for part in (*parts, trailers(uid, n)) if part) + "\n"
-    return join(repo, onto, sha, message)
+    built = join(repo, onto, sha, message)
+    if not (isinstance(built, Built) and built.empty and is_ancestor(repo, sha, onto)):
+        return built
+    # Another's merge has brought these commits, perhaps without what they change (`git merge -s ours`).
+    afresh = _afresh(repo, onto, sha)
+    return join(repo, onto, sha, message, contents=afresh) if afresh else built
 
 
-def join(repo: Repo, onto: str, sha: str, message: str) -> Built | Conflict:
-    """A commit with the parents `onto` and `sha`."""
+def _afresh(repo: Repo, onto: str, sha: str) -> str | None:
+    """What `sha` changes, as one commit based on the target as it was before it had `sha`; None when it always had it."""
+    line = repo.git("rev-list", "--first-parent", onto).text.split()
+    before = bisect_left(line, True, key=lambda tip: not is_ancestor(repo, sha, tip))
+    fork = repo.git("merge-base", sha, line[before], ok=(0, 1)).text if before < len(line) else ""
+    if not fork:
+        return None
+    dated = {"GIT_AUTHOR_DATE": "@0 +0000", "GIT_COMMITTER_DATE": "@0 +0000"}
+    return repo.git("commit-tree", f"{sha}^{{tree}}", "-p", fork, "-m", sha, env={**IDENTITY, **dated}).text
+
+
+def join(repo: Repo, onto: str, sha: str, message: str, *, contents: str = "") -> Built | Conflict:
+    """A commit with the parents `onto` and `sha`. `contents`: a commit that is merged in the place of `sha`."""
     try:
         with attributes_of(repo, onto) as tree:
             out = repo.git(
@@ -59,7 +79,7 @@ def join(repo: Repo, onto: str, sha: str, message: str) -> Built | Conflict:
                 "--name-only",
                 "--messages",
                 onto,
-                sha,
+                contents or sha,
                 tree=tree,
                 ok=(0, 1),
             )
@@ -71,7 +91,8 @@ def join(repo: Repo, onto: str, sha: str, message: str) -> Built | Conflict:
     merged = fields[0].decode("ascii")
     if out.code == 1:
         return _conflict(repo, onto, sha, fields[1:])
-    date = f"@{_date(repo, onto, sha)} +0000"
+    when, before = _dated(repo, onto, sha)
+    date = f"@{when} +0000"
     made = repo.git(
         "commit-tree",
         merged,
@@ -84,13 +105,14 @@ def join(repo: Repo, onto: str, sha: str, message: str) -> Built | Conflict:
         stdin=message.encode("utf-8", "replace"),
         env={**IDENTITY, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date},
     )
-    return Built(sha=made.text, tree=merged)
+    return Built(sha=made.text, tree=merged, empty=merged == before)
 
 
-def _date(repo: Repo, onto: str, sha: str) -> int:
-    """The later of the parents' dates: two mergers build the same commit. An agent's clock may not lead us ahead."""
-    dates = repo.git("log", "--no-walk=unsorted", "--format=%ct", onto, sha).text.split()
-    return min(max(map(int, dates)), int(repo.clock.wall()))
+def _dated(repo: Repo, onto: str, sha: str) -> tuple[int, str]:
+    """-> (the later of the parents' dates: two mergers build the same commit, and an agent's clock may not lead us ahead;
+    the tree of `onto`)"""
+    said = repo.git("log", "--no-walk=unsorted", "--format=%ct %T", onto, sha).text.split()
+    return min(max(map(int, said[::2])), int(repo.clock.wall())), said[1]
 
 
 def _conflict(repo: Repo, onto: str, sha: str, fields: list[bytes]) -> Conflict:

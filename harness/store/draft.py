@@ -156,8 +156,8 @@ class Draft(BaseModel):
     protected: Globs = []
     not_before: str | None = None
     max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
-    timeout_s: Annotated[float, Field(gt=0, le=30 * 86400, strict=False)] | None = None
-    max_budget_usd: Annotated[float, Field(gt=0, le=1e9, strict=False)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    max_budget_usd: Annotated[float, Field(gt=0, le=1e9)] | None = None
     max_budget_tokens: Annotated[int, Field(gt=0, le=10**15)] | None = None
     commit: Literal["required", "optional", "none"] = "required"
     labels: Annotated[dict[str, str], BeforeValidator(_only_listed(MAX_ENTRIES))] = {}

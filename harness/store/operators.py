@@ -25,6 +25,7 @@ class Said(StrEnum):
     TOO_LATE = "too late"  # the item is over, otherwise
     NOT_NOW = "not now"  # hold: a result is being judged; retry: the item is not parked
     UNKNOWN = "unknown"  # no such item in open/ or waiting/
+    DAMAGED = "damaged"  # one of its records cannot be read: nobody decides anything on it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ def hold(actor: Actor, uid: str, by: str, why: str) -> Step[Answer]:
             case Standing.GONE:
                 return Answer(said=Said.UNKNOWN)
             case Standing.UNREADABLE:
-                return Answer(said=Said.NOT_NOW, detail=seen.trouble)
+                return Answer(said=Said.DAMAGED, detail=seen.trouble)
             case Standing.OVER:
                 return (yield from _too_late(seen))
             case Standing.SUBMITTED:
@@ -140,7 +141,7 @@ def cancel(actor: Actor, uid: str, by: str, why: str, judge: Judge) -> Step[Answ
             case Standing.GONE:
                 return Answer(said=Said.UNKNOWN)
             case Standing.UNREADABLE:
-                return Answer(said=Said.NOT_NOW, detail=seen.trouble)
+                return Answer(said=Said.DAMAGED, detail=seen.trouble)
             case Standing.OVER:
                 if _cancelled(seen):
                     yield from make_durable(uid)  # somebody else's verdict or end: it was only seen
@@ -177,7 +178,7 @@ def retry(actor: Actor, uid: str, by: str, why: str, extra: int = 1, mode: str =
         case Standing.GONE:
             return Answer(said=Said.UNKNOWN)
         case Standing.UNREADABLE:
-            return Answer(said=Said.NOT_NOW, detail=seen.trouble)
+            return Answer(said=Said.DAMAGED, detail=seen.trouble)
         case Standing.OVER:
             return (yield from _too_late(seen))
         case Standing.PARKED:

@@ -372,16 +372,16 @@ class AttemptRun:
                 self._say(
                     event, gate=result.name, reason=result.reason or None, seconds=result.seconds, round=k
                 )
-        if report.ok and sha is not None and self.hub.head(tree) != sha:
-            sha = None  # a gate moved the branch: what was judged is not what would be merged
         return report, sha
 
     def _done(self, sha: str | None) -> Result:
-        item = self.owned.item
-        if item.commit is CommitPolicy.NONE or (sha is None and item.commit is CommitPolicy.OPTIONAL):
+        """`sha`: what was judged; None: nothing was committed."""
+        if self.owned.item.commit is CommitPolicy.NONE:
             return Result(outcome=Outcome.DONE, reason="")
-        if sha is None:
+        if self.hub.head(self._tree) != (sha or self._tree.base):
             return failed("the branch was moved while the gates ran")
+        if sha is None:
+            return Result(outcome=Outcome.DONE, reason="")
         self.stage("submitting", "pinning the commit")
         try:
             self.hub.pin(self.owned.uid, self.owned.n, sha)

@@ -15,7 +15,7 @@ from harness.hub.git import SETTINGS
 from harness.hub.lane import Lane
 from harness.layout import Layout
 from harness.logs import Event
-from tests.hubs import Desk, commit, desk, git, merge, person, submit
+from tests.hubs import Desk, commit, desk, git, merge, person, submit, work
 from tests.support import running, until
 
 
@@ -307,6 +307,45 @@ def commit_literally(where: Path, name: str, text: str) -> str:
     return git(where, "rev-parse", "HEAD")
 
 
+def took(hub: Hub, sha: str, *how: str) -> str:
+    """Another item, which has merged somebody's commit by itself. -> its own"""
+    tree = hub.prepare("agent-2", "y-1", 1, hub.target())
+    work(hub, tree, "own.txt")
+    git(tree.path, "merge", "-q", *how, "-m", "taken", sha)
+    commit_of = git(tree.path, "rev-parse", "HEAD")
+    hub.pin("y-1", 1, commit_of)
+    return commit_of
+
+
+def test_work_that_another_item_took_and_dropped_is_merged_all_the_same(hub: Hub) -> None:
+    victim = submit(hub, "x-1", name="important.txt", text="mine\n")
+    merge(hub, "y-1", 1, took(hub, victim, "-s", "ours"))
+    assert "important.txt" not in git(hub.path, "ls-tree", "--name-only", hub.target()).split()
+    merge(hub, "x-1", 1, victim)
+    assert git(hub.path, "show", f"{hub.target()}:important.txt") == "mine"
+    assert git(hub.path, "show", f"{hub.target()}:own.txt") == "work"
+
+
+def test_work_that_another_item_took_and_kept_is_there_once(hub: Hub) -> None:
+    victim = submit(hub, "x-1", name="important.txt", text="mine\n")
+    merge(hub, "y-1", 1, took(hub, victim))
+    tree = git(hub.path, "rev-parse", f"{hub.target()}^{{tree}}")
+    built = merge(hub, "x-1", 1, victim)
+    assert git(hub.path, "rev-parse", f"{built}^{{tree}}") == tree
+
+
+def test_work_that_another_item_took_and_changed_is_a_conflict(hub: Hub) -> None:
+    victim = submit(hub, "x-1", name="important.txt", text="mine\n")
+    tree = hub.prepare("agent-2", "y-1", 1, hub.target())
+    git(tree.path, "merge", "-q", victim)
+    other = commit(tree.path, "important.txt", "theirs\n")
+    hub.pin("y-1", 1, other)
+    merge(hub, "y-1", 1, other)
+    found = hub.build_merge(hub.target(), "x-1", 1, victim, "x-1")
+    assert isinstance(found, Conflict)
+    assert found.files == ("important.txt",)
+
+
 # ---- attributes ----------------------------------------------------------------------------------------------------
 
 
@@ -432,7 +471,7 @@ def test_r34_the_commit_is_synced_before_the_pin_and_the_merge_before_the_target
     sha = commit(tree.path, "new", "x")
     at.probe.calls.clear()
     hub.pin("x-1", 1, sha)
-    assert [words(c) for c in at.probe.calls] == ["rev-list", "sync", "update-ref", "sync"]
+    assert [words(c) for c in at.probe.calls] == ["pack-objects", "index-pack", "sync", "update-ref", "sync"]
     at.probe.calls.clear()
     held = taken(hub, "a")
     assert [words(c) for c in at.probe.calls] == ["hash-object", "sync", "update-ref", "sync"]

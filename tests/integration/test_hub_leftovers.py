@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -396,9 +397,34 @@ def test_a_result_that_lacks_an_object_is_not_pinned(hub: Hub, tree: Worktree, w
     sha = work(hub, tree)
     name = git(tree.path, "rev-parse", what)
     (hub.path / "objects" / name[:2] / name[2:]).unlink()
-    with pytest.raises(BrokenCommitError, match="cannot be read whole"):
+    with pytest.raises(BrokenCommitError, match="cannot be used by git"):
         hub.pin("x-1", 1, sha)
     assert git(hub.path, "for-each-ref", "refs/harness/attempt") == ""
+
+
+def test_a_result_that_a_strict_repository_would_never_take_is_not_pinned(hub: Hub, tree: Worktree) -> None:
+    """`receive.fsckObjects`: neither it nor anything that is merged later could be published."""
+    work(hub, tree)
+    said = git(tree.path, "cat-file", "commit", "HEAD")
+    forged = re.sub(r"(?m)^author .*$", "author nobody <x@y> notadate", said) + "\n"
+    sha = git(
+        *(tree.path, "hash-object", "-t", "commit", "-w", "--literally", "--stdin"), stdin=forged.encode()
+    )
+    with pytest.raises(BrokenCommitError, match="badDate"):
+        hub.pin("x-1", 1, sha)
+    assert git(hub.path, "for-each-ref", "refs/harness/attempt") == ""
+
+
+def test_a_result_that_is_not_what_its_name_says_is_not_pinned(hub: Hub, tree: Worktree) -> None:
+    sha = work(hub, tree)
+    good, bad = (
+        git(tree.path, "hash-object", "-w", "--stdin", stdin=text) for text in (b"work\n", b"other\n")
+    )
+    objects = hub.path / "objects"
+    (objects / good[:2] / good[2:]).unlink()
+    (objects / good[:2] / good[2:]).write_bytes((objects / bad[:2] / bad[2:]).read_bytes())
+    with pytest.raises(BrokenCommitError):
+        hub.pin("x-1", 1, sha)
 
 
 def test_a_folder_that_git_cannot_look_into_does_not_stop_the_merge_lane_or_a_look(
@@ -422,9 +448,12 @@ class Dying:
         return replace(ended, exit_code=None, signal=9) if command.argv[1] == self.command else ended
 
 
-def test_a_git_that_is_killed_does_not_call_a_result_broken(at: Desk, hub: Hub, tree: Worktree) -> None:
+@pytest.mark.parametrize("command", ["pack-objects", "index-pack"])
+def test_a_git_that_is_killed_does_not_call_a_result_broken(
+    at: Desk, hub: Hub, tree: Worktree, command: str
+) -> None:
     sha = work(hub, tree)
-    at.probe.runner = Dying(at.probe.runner, "rev-list")  # type: ignore[assignment]
+    at.probe.runner = Dying(at.probe.runner, command)  # type: ignore[assignment]
     with pytest.raises(GitCommandError) as caught:
         hub.pin("x-1", 1, sha)
     assert caught.value.passing

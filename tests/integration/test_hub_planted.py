@@ -361,19 +361,36 @@ def test_what_is_byte_for_byte_in_the_commit_is_not_hidden(at: Desk, hub: Hub) -
     assert hub.status(tree).changed == ()
 
 
-def test_what_the_base_gives_a_filter_is_not_hidden(at: Desk, hub: Hub) -> None:
-    """LFS: the agent's git has the filter, ours has none. What an agent writes into .gitattributes does not count."""
+def test_a_filter_hides_nothing_whoever_names_it(at: Desk, hub: Hub) -> None:
+    """None is run here. (Repositories with git-lfs are refused.)"""
     up = at.upstream
-    commit(up, ".gitattributes", "*.bin filter=lfs\n", branch="main")
-    commit(up, "large.bin", "pointer\n")
+    commit(up, ".gitattributes", "*.bin filter=x\n", branch="main")
+    commit(up, "one.bin", "bad\n")
     git(up, "switch", "-q", "work")
     hub.refresh()
     tree = hub.prepare("agent-1", "x-1", 1, hub.target())
-    commit(tree.path, ".gitattributes", "* filter=lfs\n")
-    for name in ("large.bin", "a.txt"):
-        (tree.path / name).write_text("what the filter made of it\n")
-        git(tree.path, "update-index", "--assume-unchanged", name)
-    assert hub.status(tree).changed == ("a.txt",)
+    commit(tree.path, ".gitattributes", "* filter=x\n")
+    for name in ("one.bin", "a.txt"):
+        git(tree.path, "update-index", "--skip-worktree", name)
+        (tree.path / name).write_text("good\n")
+    assert hub.status(tree).changed == ("a.txt", "one.bin")
+
+
+def test_neither_the_mode_nor_the_kind_of_a_file_can_be_hidden(hub: Hub, tree: Worktree) -> None:
+    (tree.path / "fresh").unlink()
+    (tree.path / "run.sh").write_text("#!/bin/sh\n")
+    (tree.path / "link").symlink_to("/etc/passwd")
+    (tree.path / "deep").mkdir()
+    (tree.path / "deep" / "file").write_text("x\n")
+    git(tree.path, "add", "-A")
+    git(tree.path, "commit", "-q", "-m", "bad")
+    git(tree.path, "update-index", "--skip-worktree", "run.sh", "link", "deep/file")
+    (tree.path / "run.sh").chmod(0o755)
+    (tree.path / "link").unlink()
+    (tree.path / "link").write_text("/etc/passwd")
+    (tree.path / "deep").rename(tree.path / "other")
+    (tree.path / "deep").symlink_to("other")
+    assert {"run.sh", "link", "deep/file"} <= set(hub.status(tree).changed)
 
 
 def test_objects_that_an_agent_has_closed_are_opened(hub: Hub, tree: Worktree) -> None:

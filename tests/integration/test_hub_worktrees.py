@@ -98,6 +98,29 @@ def test_copied_files_come_from_the_persons_clone_each_time(at: Desk, hub: Hub) 
     assert (second.path / ".env").read_text() == "KEY=1\n"
 
 
+def test_what_an_agent_made_of_the_copied_files_is_not_the_next_ones(layout: Layout, tmp_path: Path) -> None:
+    up = person(tmp_path / "up")
+    (up / ".env").write_text("KEY=1\n")
+    for name in ("conf", "lib"):
+        (up / name).mkdir()
+        (up / name / "a").write_text(name)
+    hub = desk(layout, up, copy=(".env", "conf", "lib")).open()
+    first = hub.prepare("agent-1", "x-1", 1, hub.target()).path
+    (first / ".env").unlink()
+    (first / ".env").mkdir()
+    (first / ".env/x").write_text("evil")
+    (first / "conf/extra").write_text("evil")
+    (first / "lib/a").unlink()
+    (first / "lib").rmdir()
+    (first / "lib").symlink_to(".")
+    second = hub.prepare("agent-1", "y-1", 1, hub.target())
+    assert second.reused
+    assert (second.path / ".env").read_text() == "KEY=1\n"
+    assert [p.name for p in (second.path / "conf").iterdir()] == ["a"]
+    assert (second.path / "lib").is_symlink() is False
+    assert (second.path / "lib/a").read_text() == "lib"
+
+
 def test_a_copied_file_that_the_person_does_not_have_is_named(hub: Hub) -> None:
     assert hub.prepare("agent-1", "x-1", 1, hub.target()).missing == (".env", "conf/*.local")
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from harness import atomicfs
 from harness.control import acts
 from harness.control.desk import Desk
 from harness.errors import ConflictError
@@ -132,6 +136,39 @@ def test_boost_leaves_a_wish_for_the_coordinator(world: World, given: list[str],
     folder = world.layout.control / "priority"
     assert [x.name for x in folder.iterdir()] == [uid]
     assert (folder / uid).read_text().strip() == digit
+
+
+def test_two_may_boost_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = world.add(id="a")
+    real = atomicfs.replace_file
+
+    def late(path: Path, data: bytes, **more: Any) -> None:
+        real(path, data, **more)
+        monkeypatch.setattr(atomicfs, "replace_file", real)
+        assert ctl(world.layout.root, "boost", "a", "3").code == 0
+
+    monkeypatch.setattr(atomicfs, "replace_file", late)
+    assert ctl(world.layout.root, "boost", "a", "4").code == 0
+    assert (world.layout.control / "priority" / uid).read_text() == "4\n"
+
+
+@pytest.mark.parametrize("act", ["cancel", "park", "retry", "boost"])
+def test_a_damaged_item_is_for_fsck_and_not_for_another_try(world: World, act: str) -> None:
+    uid = world.add(id="a")
+    (world.layout.queue / "open" / uid / "item.json").write_text("{")
+    said = ctl(world.layout.root, act, uid)
+    assert said.code == 1
+    assert "item.json" in said.err
+    assert "harnessctl fsck" in said.err
+
+
+def test_a_damaged_item_that_waits_is_cancelled_and_said_to_be_damaged(world: World) -> None:
+    uid = world.add(id="a", depends_on=["b"])
+    (world.layout.queue / "waiting" / uid / "item.json").write_text("{")
+    said = ctl(world.layout.root, "cancel", uid)
+    assert said.code == 0
+    assert "it is cancelled, and shown as damaged: harnessctl fsck" in said.out
+    assert '"cancelled"' in (world.layout.queue / "open" / uid / "0.end").read_text()
 
 
 def test_boost_to_no_priority_is_a_usage_error(world: World) -> None:

@@ -140,6 +140,8 @@ BAD_JSON = {
     "a key twice inside": (b'{"prompt": "a", "labels": {"x": "1", "x": "2"}}', "the key 'x' occurs twice"),
     "NaN": (b'{"prompt": "a", "max_budget_usd": NaN}', "NaN is not a JSON number"),
     "Infinity": (b'{"prompt": "a", "timeout_s": -Infinity}', "-Infinity is not a JSON number"),
+    "true for a number": (b'{"prompt": "a", "timeout_s": true}', "timeout_s"),
+    "text for a number": (b'{"prompt": "a", "max_budget_usd": "5"}', "max_budget_usd"),
     "a number that overflows": (b'{"prompt": "a", "max_budget_usd": 1e999}', "not finite"),
     "a number of 5000 digits": (b'{"prompt": "a", "priority": ' + b"9" * 5000 + b"}", "is not valid JSON"),
     "a number of 400 digits": (

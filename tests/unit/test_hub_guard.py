@@ -82,6 +82,8 @@ def test_a_file_replaced_by_a_link_or_a_folder_is_restored(guard: Guard, tmp_pat
         "commondir",
         "shallow",
         "objects/info/alternates",
+        "objects/info/commit-graph",
+        "objects/info/commit-graphs/commit-graph-chain",
         "refs/replace/x",
         "hooks/pre-commit",
         "info/attributes",
@@ -94,6 +96,16 @@ def test_what_is_not_ours_is_removed(guard: Guard, name: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("x")
     assert len(guard.check()) == 1
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["pipe", "info/pipe", "info/commit-graph", "pack/pipe"])
+def test_a_pipe_among_the_objects_is_removed(guard: Guard, name: str) -> None:
+    """Agents' git would wait for who writes into it."""
+    path = guard.repository / "objects" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    assert guard.check() == (f"objects/{name}",)
     assert not path.exists()
 
 

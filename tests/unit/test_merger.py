@@ -351,6 +351,33 @@ def test_a_gate_that_is_red_on_the_merged_tree_returns_the_result_and_the_target
     assert "c.txt" not in git(b.at.upstream, "ls-tree", "--name-only", "main").split()
 
 
+@pytest.mark.parametrize(
+    ("project", "fields", "gate"),
+    [({}, {"files": ["evil.txt"]}, "scope"), ({"protected": ["important.txt"]}, {}, "protected")],
+)
+def test_what_an_item_may_not_change_it_does_not_undo_by_a_merge_of_its_own_either(
+    world: World, tmp_path: Path, at_once: None, project: dict[str, Any], fields: dict[str, Any], gate: str
+) -> None:
+    """`git merge -s ours` of the target: its own diff, which its gates judged, does not show it."""
+    b = bench(world, tmp_path, **project)
+    evil = b.item("evil", **fields)
+    owned = b.world.claim(evil)
+    tree = b.hub.prepare("agent-2", evil, 1, b.hub.target())
+    b.submit("victim", "important.txt", protected=["important.txt"])
+    b.run()
+    commit(tree.path, "evil.txt", "x\n")
+    git(tree.path, "merge", "-q", "-s", "ours", "-m", "x", b.hub.target())
+    sha = git(tree.path, "rev-parse", "HEAD")
+    b.hub.pin(evil, 1, sha)
+    b.world.end(owned, Outcome.DONE, sha)
+    submitted.add(world.layout, "app", evil)
+    b.run()
+    verdict = b.verdict(evil)
+    assert (verdict.returned, verdict.gate) == ("gate", gate)
+    assert "important.txt" in verdict.evidence
+    assert b.theirs("important.txt") == "work"
+
+
 def test_a_merger_that_is_told_to_go_during_a_gate_decides_nothing(
     world: World, tmp_path: Path, at_once: None
 ) -> None:

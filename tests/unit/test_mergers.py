@@ -270,6 +270,22 @@ def test_what_was_owed_before_a_merger_was_started_is_its_business(
     assert launcher.spawned == [SPAWNED] * 2
 
 
+def test_what_is_owed_while_a_merger_lives_is_its_business_too(
+    layout: Layout, mergers: Mergers, clock: FakeClock
+) -> None:
+    """It ends only when all is published: where the person's repository refuses that, never."""
+    mergers.tend(ONE, APP)
+    with Bell(layout.bell("merger.app")) as bell:
+        bell.open()
+        mergers.owe("app", clock.monotonic() + 1)
+        assert bell.wait(5)
+    handle = mergers.known["app"].handle
+    assert handle
+    assert handle.process
+    report(layout, pid=handle.process.pid, state="idle", unpublished=1)
+    assert mergers.settled("app")
+
+
 def test_a_merger_is_settled_when_it_says_itself_that_it_is_idle(layout: Layout, mergers: Mergers) -> None:
     mergers.tend(ONE, APP)
     handle = mergers.known["app"].handle
