@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from harness.dataclass import dataclass
@@ -73,7 +74,7 @@ class LaneHub:
                 onto=tip,
                 evidence="\n".join(lines)[:EVIDENCE],
             )
-        red = self._overstepped(item, tip, built.sha) or self.gates(uid, n, built.sha)
+        red = self._overstepped(item, tip, sha, built.sha) or self.gates(uid, n, built.sha)
         if red is None:
             return Verdict(n=n, merged=built.sha, onto=tip)
         what = f"gate {red.name} ({red.run})" if red.run else f"gate {red.name}"
@@ -87,13 +88,22 @@ class LaneHub:
             evidence=evidence[:EVIDENCE],
         )
 
-    def _overstepped(self, item: Item | None, tip: str, merged: str) -> GateResult | None:
+    def _overstepped(self, item: Item | None, tip: str, sha: str, merged: str) -> GateResult | None:
         """Does the merge change what the item may not?"""
         protected = self.hub.repo.project.protected
         if item is None or not (item.files or protected):
             return None
-        changes = (Change(path=c.path, was=c.was) for c in self.hub.changed_files(tip, merged))
-        return overstepped(changes, Rules(files=item.files, protected=protected, allowed=item.protected))
+        rules = Rules(files=item.files, protected=protected, allowed=item.protected)
+        changes = [Change(path=c.path, was=c.was) for c in self.hub.changed_files(tip, merged)]
+        red = overstepped(changes, rules)
+        if red is None or red.name != "scope":
+            return red
+        # A file that was moved meanwhile: git follows it, and the item knew it by its old name.
+        was = self.hub.moved(sha, tip)
+        named = [Change(path=was.get(c.path, c.path), was=c.was and was.get(c.was, c.was)) for c in changes]
+        return overstepped(named, replace(rules, protected=())) or overstepped(
+            changes, replace(rules, files=())
+        )
 
     def swap_target(self, held: Any, new: str, old: str) -> str:
         return str(self.hub.swap_target(held, new, old))

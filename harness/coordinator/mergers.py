@@ -77,7 +77,7 @@ class Mergers:
                 process = ProcessId(pid=who.pid, start_ticks=who.start_ticks, boot_id=who.boot_id)
                 known.handle = self.launcher.adopt("merger", who.name, process)
                 known.born = self.clock.monotonic()
-                known.told, known.dismissed, known.owes = False, None, False  # what is owed, it sees itself
+                known.told, known.dismissed = False, None
 
     def starting(self) -> bool:
         """Does a merger live that has not announced itself yet, of whatever project?"""
@@ -86,13 +86,10 @@ class Mergers:
         return any(held(path) for path in locks.parent.glob(locks.name) if path not in ours)
 
     def owe(self, name: str, at: float) -> None:
-        """This project's hub held merges at `at` (monotonic) that were not published. A merger that lives does not end
-        before they are; one that was born since has seen them, or has died of them."""
+        """This project's hub held merges at `at` (monotonic) that were not published. A merger that was born since has
+        seen them, or has died of them."""
         known = self.known.setdefault(name, _Known())
-        if known.handle is not None:
-            Bell(self.layout.bell(f"merger.{name}")).ring()
-        elif known.born < at:
-            known.owes = True
+        known.owes = known.owes or known.born < at
 
     def reap(self) -> None:
         """Find the dead; one that crashed soon is not started again at once."""
@@ -198,8 +195,10 @@ class Mergers:
         """Does nothing, and has nothing to do that would go by itself."""
         known = self.known.setdefault(name, _Known())
         report = self.report(name)
-        if known.owes or self._may_pass(known, report):
+        if self._may_pass(known, report):
             return False
+        if known.owes and not (self.busy(name) and report and report.unpublished):
+            return False  # who lives and says that it cannot publish them is all that could be started
         if not self.busy(name):
             return True
         process = known.handle.process if known.handle else None

@@ -235,6 +235,10 @@ class Hub:
         """Makes a result durable and keeps it, before any cell names it. Raises BrokenCommitError."""
         history.pin(self.repo, uid, n, sha)
 
+    def is_targets(self, base: str, sha: str | None) -> bool:
+        """Is this the base, or a commit of the target's since then?"""
+        return history.is_targets(self.repo, base, sha)
+
     def faults(self, base: str, sha: str) -> tuple[str, ...]:
         """Why a commit can never be merged; for the agent to read."""
         return history.faults(self.repo, base, sha)
@@ -245,6 +249,11 @@ class Hub:
 
     def changed_files(self, base: str, sha: str) -> list[history.Change]:
         return history.changed_files(self.repo, base, sha)
+
+    def moved(self, sha: str, tip: str) -> dict[str, str]:
+        """Files that were renamed on the way to `tip` since the two parted: name now -> name then."""
+        fork = self.repo.git("merge-base", sha, tip, ok=(0, 1)).text
+        return {c.path: c.was for c in self.changed_files(fork, tip) if c.was} if fork else {}
 
     def diff(self, base: str, sha: str) -> str:
         return history.diff(self.repo, base, sha)

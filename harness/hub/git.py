@@ -68,7 +68,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LEFT_OUT = re.compile(rb"^warning: could not open directory '", re.MULTILINE)
 """`git status` and `git add` go on without what is in it, and succeed."""
 _PASSES = re.compile(
-    r"No space left on device|[Qq]uota exceeded|[Cc]annot allocate memory|out of memory|Too many open files|Input/output error"
+    r"No space left on device|Out of diskspace|[Qq]uota exceeded|[Cc]annot allocate memory|out of memory|Too many open files|Input/output error"
     r"|Resource temporarily unavailable"
 )
 """What git says when the machine could not, and may be able to a little later."""

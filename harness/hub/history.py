@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 from collections.abc import Collection
+from dataclasses import replace
 
 from harness.dataclass import dataclass
 from harness.errors import GitError
@@ -17,6 +19,8 @@ from harness.hub.repo import ATTEMPTS, BRANCHES, SALVAGED, Repo
 
 MAX_DIFF = 4 * 1024 * 1024
 _GITLINK = "160000"
+_BLAMED = re.compile(r"\bobject ([0-9a-f]{40}(?:[0-9a-f]{24})?):")
+"""Objects that git finds badly made."""
 
 
 class BrokenCommitError(GitError):
@@ -82,6 +86,17 @@ def missing(repo: Repo, shas: Collection[str]) -> frozenset[str]:
     )
 
 
+def is_targets(repo: Repo, base: str, sha: str | None) -> bool:
+    """Is this the base, or a commit that the target got since, and nobody's work here?"""
+    if sha in (base, None):
+        return True
+    tip = repo.refs.read(repo.target)
+    return (
+        tip not in (base, None)
+        and sha in repo.git("rev-list", "--first-parent", f"{base}..{tip}").text.split()
+    )
+
+
 def faults(repo: Repo, base: str, sha: str) -> tuple[str, ...]:
     """Why a commit cannot be merged, whatever the gates say; for the agent to read. Empty: nothing is wrong."""
     found = []
@@ -128,32 +143,39 @@ def _examine(repo: Repo, sha: str) -> str:
     """Why a repository that is pushed to with `receive.fsckObjects` would not take this commit, or "": everything that the
     target does not have is packed as for a push, and each object of the pack is what git calls it, and well made.
 
-    Raises GitCommandError when git was killed, TryAgainError without room for the pack.
+    What git finds wrong in objects that the target has already is not held against the commit. Raises GitCommandError when
+    nothing is wrong with it, but git was killed or the disk is full.
     """
     with repo.private_folder("pin") as folder:
+        index, found = folder / "index", folder / "found"
+        # Drafts of git go where new objects do: not into the hub, where nobody would remove that of a killed one.
+        env = {
+            "GIT_OBJECT_DIRECTORY": str(folder),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(repo.path / "objects"),
+        }
+        git = replace(repo.git, extra={**repo.git.extra, "core.fsync": "none", "pack.compression": "1"})
         names = f"{sha}\n^{repo.target}\n".encode()
+        pack_up = ("pack-objects", "--quiet", "--revs", "--non-empty", "--window=0", f"{folder}/new")
         try:
-            repo.git(
-                "pack-objects",
-                "--quiet",
-                "--revs",
-                "--window=0",
-                "--compression=0",
-                f"{folder}/new",
-                stdin=names,
-            )
-            pack = next(folder.glob("*.pack"), None)
+            git(*pack_up, stdin=names, env=env)
+            pack = next(folder.glob("new-*.pack"), None)
             if pack is None:
                 return ""  # the target has it all
-            repo.git("index-pack", "--strict", "-o", f"{folder}/found", str(pack))
+            pack.with_suffix(".idx").rename(index)
+            try:
+                git("index-pack", "--strict", "-o", str(found), str(pack), env=env)
+            except GitCommandError as e:
+                blamed = _BLAMED.findall(e.stderr)
+                new = index.read_bytes()
+                if not blamed or any(bytes.fromhex(name) in new for name in blamed):
+                    raise
+                git("index-pack", "-o", str(found), str(pack), env=env)
         except GitCommandError as e:
             if e.passing:
                 raise
             return e.stderr.strip()
         # git believes the name of a loose object; this index has the names that the contents give.
-        if not filecmp.cmp(pack.with_suffix(".idx"), folder / "found", shallow=False):
-            return "an object is not what its name says"
-        return ""
+        return "" if filecmp.cmp(index, found, shallow=False) else "an object is not what its name says"
 
 
 def retire(repo: Repo, uid: str) -> int:

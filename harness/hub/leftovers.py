@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from pathlib import Path
 
 from harness.dataclass import dataclass
 from harness.hub.git import Tree
@@ -127,7 +129,8 @@ def _hidden(repo: Repo, worktree: Worktree, tree: Tree, head: str | None, seen: 
     for what, path in zip(fields[::2], fields[1::2], strict=True):
         was, now, blob, _, _ = what.removeprefix(b":").split(b" ")
         if path not in seen.changed:
-            differ[path] = blob if was == now and was.startswith(b"100") and b"\n" not in path else None
+            alike = was == now and was.startswith(b"100") and _is_plain(tree.path, path)
+            differ[path] = blob if alike else None
     plain = [path for path, blob in differ.items() if blob]
     made = (
         repo.git(
@@ -140,6 +143,16 @@ def _hidden(repo: Repo, worktree: Worktree, tree: Tree, head: str | None, seen: 
     )
     same = {path for path, sha in zip(plain, made, strict=True) if differ[path] == sha}
     return tuple(sorted(differ.keys() - same))
+
+
+def _is_plain(top: Path, path: bytes) -> bool:
+    """A regular file (git takes a pipe for one here), by a name that `--stdin-paths` takes as it is."""
+    if path.startswith(b'"') or path.endswith(b"\r") or b"\n" in path:
+        return False
+    try:
+        return stat.S_ISREG(os.lstat(os.path.join(os.fsencode(top), path)).st_mode)
+    except OSError:
+        return False
 
 
 def tree_at(repo: Repo, worktree: Worktree) -> str | None:

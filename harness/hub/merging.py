@@ -58,10 +58,15 @@ def build_merge(
 
 
 def _afresh(repo: Repo, onto: str, sha: str) -> str | None:
-    """What `sha` changes, as one commit based on the target as it was before it had `sha`; None when it always had it."""
+    """What `sha` changes, as one commit based on the target as it was before a merge of ours brought it there. None when a
+    person did: they may have reverted it since."""
     line = repo.git("rev-list", "--first-parent", onto).text.split()
     before = bisect_left(line, True, key=lambda tip: not is_ancestor(repo, sha, tip))
-    fork = repo.git("merge-base", sha, line[before], ok=(0, 1)).text if before < len(line) else ""
+    if before in (0, len(line)) or line[before - 1] == sha:
+        return None
+    if not merges_between(repo, line[before], line[before - 1]):
+        return None
+    fork = repo.git("merge-base", sha, line[before], ok=(0, 1)).text
     if not fork:
         return None
     dated = {"GIT_AUTHOR_DATE": "@0 +0000", "GIT_COMMITTER_DATE": "@0 +0000"}

@@ -75,6 +75,8 @@ class AttemptRun:
     runs: AgentRuns = field(init=False)
     carry: Carry | None = None
     found: str | None = None
+    judged: str | None = None
+    """What was checked out when the gates began."""
 
     def __post_init__(self) -> None:
         owned = self.owned
@@ -337,7 +339,8 @@ class AttemptRun:
         if self.project.commit_by is not CommitBy.AGENT and item.commit is not CommitPolicy.NONE:
             self.hub.commit_leftovers(tree, f"{item.id}: {item.title}")
         status = self.hub.status(tree)
-        sha = status.head if status.head != tree.base else None
+        self.judged = status.head
+        sha = None if self.hub.is_targets(tree.base, status.head) else status.head
         facts = Facts(
             changes=tuple(Change(path=c.path, was=c.was) for c in self.hub.changed_files(tree.base, sha))
             if sha
@@ -378,7 +381,7 @@ class AttemptRun:
         """`sha`: what was judged; None: nothing was committed."""
         if self.owned.item.commit is CommitPolicy.NONE:
             return Result(outcome=Outcome.DONE, reason="")
-        if self.hub.head(self._tree) != (sha or self._tree.base):
+        if self.hub.head(self._tree) != self.judged:
             return failed("the branch was moved while the gates ran")
         if sha is None:
             return Result(outcome=Outcome.DONE, reason="")

@@ -346,6 +346,28 @@ def test_work_that_another_item_took_and_changed_is_a_conflict(hub: Hub) -> None
     assert found.files == ("important.txt",)
 
 
+@pytest.mark.parametrize("how", ["--ff-only", "--no-ff"])
+def test_what_a_person_merged_and_reverted_does_not_come_back(at: Desk, hub: Hub, how: str) -> None:
+    tree = hub.prepare("agent-1", "x-1", 1, hub.target())
+    work(hub, tree, "one.txt")
+    sha = work(hub, tree, "two.txt")
+    hub.pin("x-1", 1, sha)
+    up = at.upstream
+    git(up, "fetch", "-q", str(hub.path), sha)
+    git(up, "switch", "-q", "main")
+    git(up, "merge", "-q", how, *(("-m", "by hand") if how == "--no-ff" else ()), "FETCH_HEAD")
+    if how == "--no-ff":
+        git(up, "revert", "--no-edit", "-m", "1", "HEAD")
+    else:
+        git(up, "revert", "--no-edit", "HEAD", "HEAD^")
+    git(up, "switch", "-q", "work")
+    hub.refresh()
+    tree_of = git(hub.path, "rev-parse", f"{hub.target()}^{{tree}}")
+    built = hub.build_merge(hub.target(), "x-1", 1, sha, "x-1")
+    assert isinstance(built, Built)
+    assert built.tree == tree_of
+
+
 # ---- attributes ----------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import pytest
 from harness.hub import BrokenCommitError, GitCommandError, Hub, Worktree
 from harness.hub.git import CommandRunner
 from harness.layout import Layout
-from harness.runner import Command, Ended
+from harness.runner import Command, Ended, EndReason
 from tests.hubs import Desk, commit, desk, git, person, work
 
 
@@ -402,6 +402,17 @@ def test_a_result_that_lacks_an_object_is_not_pinned(hub: Hub, tree: Worktree, w
     assert git(hub.path, "for-each-ref", "refs/harness/attempt") == ""
 
 
+def test_a_commit_of_the_target_is_nobodys_result(at: Desk, hub: Hub, tree: Worktree) -> None:
+    """`git merge --ff-only` of the target, which went on meanwhile."""
+    commit(at.upstream, "theirs", "x\n", branch="main")
+    hub.refresh()
+    git(tree.path, "merge", "-q", "--ff-only", hub.target())
+    assert hub.head(tree) == hub.target()
+    assert hub.is_targets(tree.base, hub.head(tree))
+    assert hub.is_targets(tree.base, tree.base)
+    assert not hub.is_targets(tree.base, work(hub, tree))
+
+
 def test_a_result_that_a_strict_repository_would_never_take_is_not_pinned(hub: Hub, tree: Worktree) -> None:
     """`receive.fsckObjects`: neither it nor anything that is merged later could be published."""
     work(hub, tree)
@@ -413,6 +424,52 @@ def test_a_result_that_a_strict_repository_would_never_take_is_not_pinned(hub: H
     with pytest.raises(BrokenCommitError, match="badDate"):
         hub.pin("x-1", 1, sha)
     assert git(hub.path, "for-each-ref", "refs/harness/attempt") == ""
+
+
+def test_what_is_badly_made_in_the_target_is_not_held_against_a_result(
+    layout: Layout, tmp_path: Path
+) -> None:
+    up = person(tmp_path / "up", {".gitattributes": "x" * 3000 + " text\n"})
+    hub = desk(layout, up).open()
+    tree = hub.prepare("agent-1", "x-1", 1, hub.target())
+    sha = work(hub, tree)
+    hub.pin("x-1", 1, sha)
+    assert git(hub.path, "rev-parse", "refs/harness/attempt/x-1/1") == sha
+    worse = commit(tree.path, ".gitattributes", "y" * 3000 + " text\n")
+    with pytest.raises(BrokenCommitError, match="gitattributesLineLength"):
+        hub.pin("x-1", 2, worse)
+
+
+def test_a_pin_leaves_nothing_in_the_hub_that_nobody_would_remove(at: Desk, hub: Hub, tree: Worktree) -> None:
+    sha = work(hub, tree)
+    before = {p for p in hub.path.rglob("*") if "worktrees" not in p.parts}
+    full = Full(at.probe.runner, "pack-objects")
+    at.probe.runner = full  # type: ignore[assignment]
+    with pytest.raises(GitCommandError) as caught:
+        hub.pin("x-1", 1, sha)
+    assert caught.value.passing
+    assert full.folder is not None
+    assert full.folder.parent == hub.repo.shelf
+    assert not full.folder.exists()
+    assert {p for p in hub.path.rglob("*") if "worktrees" not in p.parts} == before
+    at.probe.runner = full.runner  # type: ignore[assignment]
+    hub.pin("x-1", 1, hub.target())  # an empty pack
+
+
+@dataclass
+class Full:
+    """A runner whose git finds the disk full."""
+
+    runner: CommandRunner
+    command: str
+    folder: Path | None = None
+
+    def run(self, command: Command, /) -> Ended:
+        if self.command not in command.argv:
+            return self.runner.run(command)
+        self.folder = Path(command.env["GIT_OBJECT_DIRECTORY"])
+        said = b"fatal: sha1 file 'pack/tmp_pack_x' write error. Out of diskspace"
+        return Ended(reason=EndReason.EXITED, exit_code=128, stderr=said)
 
 
 def test_a_result_that_is_not_what_its_name_says_is_not_pinned(hub: Hub, tree: Worktree) -> None:
@@ -445,7 +502,7 @@ class Dying:
 
     def run(self, command: Command, /) -> Ended:
         ended = self.runner.run(command)
-        return replace(ended, exit_code=None, signal=9) if command.argv[1] == self.command else ended
+        return replace(ended, exit_code=None, signal=9) if self.command in command.argv else ended
 
 
 @pytest.mark.parametrize("command", ["pack-objects", "index-pack"])

@@ -376,6 +376,17 @@ def test_a_filter_hides_nothing_whoever_names_it(at: Desk, hub: Hub) -> None:
     assert hub.status(tree).changed == ("a.txt", "one.bin")
 
 
+def test_a_pipe_in_the_place_of_a_file_is_named_at_once(
+    hub: Hub, tree: Worktree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_git, "LOCAL_S", 5.0)
+    (tree.path / "fresh").unlink()
+    git(tree.path, "update-index", "--assume-unchanged", "a.txt")
+    (tree.path / "a.txt").unlink()
+    os.mkfifo(tree.path / "a.txt")
+    assert hub.status(tree).changed == ("a.txt",)
+
+
 def test_neither_the_mode_nor_the_kind_of_a_file_can_be_hidden(hub: Hub, tree: Worktree) -> None:
     (tree.path / "fresh").unlink()
     (tree.path / "run.sh").write_text("#!/bin/sh\n")

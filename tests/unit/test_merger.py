@@ -378,6 +378,21 @@ def test_what_an_item_may_not_change_it_does_not_undo_by_a_merge_of_its_own_eith
     assert b.theirs("important.txt") == "work"
 
 
+def test_a_file_that_was_moved_meanwhile_is_still_within_the_items_files(b: Bench) -> None:
+    uid = b.submit("mine", "src/b.txt", "two\nmore\n", files=["src/**"])
+    up = b.at.upstream
+    git(up, "switch", "-q", "main")
+    (up / "lib").mkdir()
+    git(up, "mv", "src/b.txt", "lib/b.txt")
+    git(up, "commit", "-q", "-m", "moved")
+    git(up, "switch", "-q", "work")
+    b.run()
+    assert b.theirs("lib/b.txt") == "two\nmore"
+    stub = b.world.stub(uid)
+    assert stub
+    assert stub.sha
+
+
 def test_a_merger_that_is_told_to_go_during_a_gate_decides_nothing(
     world: World, tmp_path: Path, at_once: None
 ) -> None:

@@ -270,20 +270,24 @@ def test_what_was_owed_before_a_merger_was_started_is_its_business(
     assert launcher.spawned == [SPAWNED] * 2
 
 
-def test_what_is_owed_while_a_merger_lives_is_its_business_too(
-    layout: Layout, mergers: Mergers, clock: FakeClock
+def test_what_is_owed_and_cannot_be_published_keeps_nobody_waiting(
+    layout: Layout, mergers: Mergers, launcher: FakeLauncher, clock: FakeClock
 ) -> None:
-    """It ends only when all is published: where the person's repository refuses that, never."""
+    """The merger that lives tries for ever: no other one is started."""
     mergers.tend(ONE, APP)
-    with Bell(layout.bell("merger.app")) as bell:
-        bell.open()
-        mergers.owe("app", clock.monotonic() + 1)
-        assert bell.wait(5)
+    mergers.owe("app", clock.monotonic() + 1)
     handle = mergers.known["app"].handle
     assert handle
     assert handle.process
+    report(layout, pid=handle.process.pid, state="idle", unpublished=0)
+    assert not mergers.settled("app")  # it has not seen them: perhaps it was told before to publish nothing
     report(layout, pid=handle.process.pid, state="idle", unpublished=1)
     assert mergers.settled("app")
+    launcher.end(handle, exit_code=0)
+    mergers.reap()
+    assert not mergers.settled("app")
+    mergers.tend({}, APP)
+    assert launcher.spawned == [SPAWNED] * 2
 
 
 def test_a_merger_is_settled_when_it_says_itself_that_it_is_idle(layout: Layout, mergers: Mergers) -> None:
