@@ -82,7 +82,7 @@ def resume(here: Invocation, agent: str, project: str, credential: str) -> None:
             say(f"{credential}: the limit is forgotten" if lifted else f"{credential} has no limit")
             return
         left = pool.resume(desk, agent=agent, project=project)
-    say("still paused: " + ", ".join(left) if left else "nothing is paused")
+    say("still paused: " + ", ".join(left) if left else "nothing is paused any more")
 
 
 @verb("drain", example="$ harnessctl drain --wait")

@@ -261,7 +261,7 @@ def test_pause_and_resume_are_touch_files_that_everybody_reads(world: World) -> 
     assert ctl(root, "pause", "--project", "app").out == "paused: everything, agent-1, project app\n"
     assert {x.name for x in control.iterdir()} == {"pause", "pause.agent-1", "pause.project.app"}
     assert ctl(root, "resume", "agent-1").out == "still paused: everything, project app\n"
-    assert ctl(root, "resume").out == "nothing is paused\n"
+    assert ctl(root, "resume").out == "nothing is paused any more\n"
     assert list(control.iterdir()) == []
 
 
