@@ -239,6 +239,10 @@ class Hub:
         """Is this the base, or a commit of the target's since then?"""
         return history.is_targets(self.repo, base, sha)
 
+    def fork(self, base: str, sha: str) -> str:
+        """Where the work in `sha`, which began at `base`, parts from the target."""
+        return history.fork(self.repo, base, sha)
+
     def faults(self, base: str, sha: str) -> tuple[str, ...]:
         """Why a commit can never be merged; for the agent to read."""
         return history.faults(self.repo, base, sha)

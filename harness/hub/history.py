@@ -97,6 +97,15 @@ def is_targets(repo: Repo, base: str, sha: str | None) -> bool:
     )
 
 
+def fork(repo: Repo, base: str, sha: str) -> str:
+    """Where the work in `sha` parts from the target: at `base`, or at what it took from the target since (`git merge`)."""
+    tip = repo.refs.read(repo.target)
+    if tip in (base, None):
+        return base
+    found = repo.git("merge-base", sha, str(tip), ok=(0, 1)).text
+    return found if found and is_ancestor(repo, base, found) else base
+
+
 def faults(repo: Repo, base: str, sha: str) -> tuple[str, ...]:
     """Why a commit cannot be merged, whatever the gates say; for the agent to read. Empty: nothing is wrong."""
     found = []

@@ -342,9 +342,7 @@ class AttemptRun:
         self.judged = status.head
         sha = None if self.hub.is_targets(tree.base, status.head) else status.head
         facts = Facts(
-            changes=tuple(Change(path=c.path, was=c.was) for c in self.hub.changed_files(tree.base, sha))
-            if sha
-            else (),
+            changes=self._changes(sha) if sha else (),
             dirty=status.dirty,
             untracked=tuple(dict.fromkeys((*status.untracked, *status.nested))),
             in_progress=status.in_progress,
@@ -376,6 +374,11 @@ class AttemptRun:
                     event, gate=result.name, reason=result.reason or None, seconds=result.seconds, round=k
                 )
         return report, sha
+
+    def _changes(self, sha: str) -> tuple[Change, ...]:
+        """What the merge will change, as far as is known now: not what an agent took from the target itself."""
+        fork = self.hub.fork(self._tree.base, sha)
+        return tuple(Change(path=c.path, was=c.was) for c in self.hub.changed_files(fork, sha))
 
     def _done(self, sha: str | None) -> Result:
         """`sha`: what was judged; None: nothing was committed."""

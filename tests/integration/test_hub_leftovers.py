@@ -413,6 +413,22 @@ def test_a_commit_of_the_target_is_nobodys_result(at: Desk, hub: Hub, tree: Work
     assert not hub.is_targets(tree.base, work(hub, tree))
 
 
+def test_what_an_agent_took_from_the_target_is_not_its_change(at: Desk, hub: Hub, tree: Worktree) -> None:
+    """And what it undid of it, is."""
+    first = work(hub, tree)
+    assert hub.fork(tree.base, first) == tree.base
+    commit(at.upstream, "theirs", "x\n", branch="main")
+    hub.refresh()
+    git(tree.path, "merge", "-q", "-m", "follow", hub.target())
+    sha = git(tree.path, "rev-parse", "HEAD")
+    assert [c.path for c in hub.changed_files(hub.fork(tree.base, sha), sha)] == ["new.txt"]
+    git(tree.path, "reset", "-q", "--hard", first)
+    git(tree.path, "merge", "-q", "-s", "ours", "-m", "undo", hub.target())
+    sha = git(tree.path, "rev-parse", "HEAD")
+    changes = {(c.status, c.path) for c in hub.changed_files(hub.fork(tree.base, sha), sha)}
+    assert changes == {("A", "new.txt"), ("D", "theirs")}
+
+
 def test_a_result_that_a_strict_repository_would_never_take_is_not_pinned(hub: Hub, tree: Worktree) -> None:
     """`receive.fsckObjects`: neither it nor anything that is merged later could be published."""
     work(hub, tree)
