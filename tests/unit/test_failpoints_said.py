@@ -29,6 +29,19 @@ def test_of_power_losses(monkeypatch: pytest.MonkeyPatch, said: str, code: int, 
     assert by_power("no-syncfs", Path("/"), unsynced=False)[0] == by
 
 
+def test_power_is_lost_with_other_seeds_until_something_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def run(argv: list[str], **_: object) -> SimpleNamespace:
+        tried.append(argv[argv.index("--seed") + 1])
+        wrong = "loss 3: torn\n" + COUNTED if tried[-1] == "3" else COUNTED.replace(" 1 v", " 0 v")
+        return SimpleNamespace(stdout=wrong, stderr="", returncode=int(tried[-1] == "3"))
+
+    monkeypatch.setattr("subprocess.run", run)
+    assert by_power("no-syncfs", Path("/"), unsynced=False) == (CHECKER, "loss 3: torn")
+    assert tried == ["1", "2", "3"]
+
+
 def test_trouble_with_the_machine_finds_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     done = SimpleNamespace(stdout="", stderr="RuntimeError: somebody holds it", returncode=1)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: done)
