@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import procs, reports
+from harness import procs, reports, sessionrecord
 from harness.clock import SystemClock
 from harness.events import read
 from harness.layout import STATE_FOLDERS, STORE_FOLDERS, Layout
 from harness.procs import ProcessId
 from harness.reports import AgentReport, CoordinatorReport
+from harness.sessionrecord import SessionRecord
 from harness.status import Status, collect
 from harness.store.disk import Disk
 from harness.store.view import Seen, View
@@ -141,6 +142,13 @@ class Daemon:
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         return [e for _, e in read(self.layout) if not kind or e["event"] == kind]
+
+    def session(self, name: str) -> SessionRecord:
+        """What its session's record says, of an item with one session."""
+        (path,) = self.layout.sessions.glob(f"*/{self.items()[name].uid}.*/summary.json")
+        record = sessionrecord.read(path)
+        assert record is not None
+        return record
 
     def report(self, agent: str) -> AgentReport | None:
         return reports.read(reports.agent_path(self.layout, agent), AgentReport)

@@ -31,6 +31,14 @@ from typing import Any
 BEAT_S = 0.05
 
 
+def installed(folder: Path) -> str:
+    """Its path as a program, for `binary` of an agent. For tests."""
+    program = folder / "agent"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -P {__file__} "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
 def orders() -> dict[str, Any]:
     """What this start is to do."""
     asked = json.loads(os.environ["REPLAY"])

@@ -6,7 +6,6 @@ is concerned is woken, and the event is written. All of it works with the coordi
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import assert_never
 
@@ -147,13 +146,10 @@ def boost(desk: Desk, name: str, priority: int | str = 0) -> Acted:
 
 
 def _wish(desk: Desk, uid: str, band: int) -> None:
-    """state/control/priority/<uid>, whole: made outside of that folder, in which every name is taken for an item."""
+    """state/control/priority/<uid>; its readers take hidden names for drafts."""
     folder = desk.layout.control / "priority"
     atomicfs.ensure_dir(folder)
-    private = desk.layout.control / f".priority.{uid}.{os.urandom(6).hex()}"  # two may ask at once
-    atomicfs.replace_file(private, f"{band}\n".encode(), durable=True)
-    private.rename(folder / uid)
-    atomicfs.fsync_dir(folder)
+    atomicfs.replace_file(folder / uid, f"{band}\n".encode(), durable=True)
 
 
 def priority_of(value: int | str) -> int:

@@ -61,6 +61,8 @@ class Hinting:
         folder = self.layout.control / "priority"
         if folder.is_dir():
             for path in folder.iterdir():
+                if path.name.startswith("."):
+                    continue  # a draft of who is asking now
                 try:
                     boosts[path.name] = max(0, min(9, int(_head(path).strip() or b"0")))
                 except (ValueError, OSError):

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import sessionrecord
-from harness.sessionrecord import SessionRecord
 from tests import replay
 from tests.daemons import Daemon, daemon, git
 from tests.hubs import person
@@ -32,12 +29,9 @@ HEALED = 'if grep -q "say goo[d]" "$HARNESS_PROMPT_FILE"; then echo good > resul
 
 def agent(tmp: Path, adapter: str, orders: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A fake tool that this adapter takes for its own, and that does as it is told."""
-    binary = tmp / "agent"
-    binary.write_text(f'#!/bin/sh\nexec {sys.executable} -P {replay.__file__} "$@"\n')
-    binary.chmod(0o755)
     recording = str(DATA / f"{adapter}-commit.jsonl")
     env = {"REPLAY": json.dumps({"recording": recording, "shell": HELLO, **orders})}
-    return {"adapter": adapter, "binary": str(binary), "env": env, **more}
+    return {"adapter": adapter, "binary": replay.installed(tmp), "env": env, **more}
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +84,6 @@ def d(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
             yield made
 
 
-def session(d: Daemon, item: str) -> SessionRecord:
-    (path,) = d.layout.sessions.glob(f"*/{d.items()[item].uid}.*/summary.json")
-    record = sessionrecord.read(path)
-    assert record is not None
-    return record
-
-
 def test_its_exit_code_says_that_one_item_needs_a_person_and_no_process_is_left(d: Daemon) -> None:
     assert d.code == 1
     states = {name: seen.state for name, seen in d.items().items()}
@@ -144,13 +131,13 @@ def test_the_agent_runs_in_its_worktree_and_cannot_write_the_queue(d: Daemon) ->
 @pytest.mark.parametrize("tool", TOOLS)
 def test_what_was_recorded_of_a_good_run_is_a_merge(d: Daemon, tool: str) -> None:
     assert git(d.app, "show", f"main:{tool}.txt") == "hello"
-    assert [run.outcome for run in session(d, tool).runs] == ["ok"]
-    assert session(d, tool).used.tokens_in == 3000
+    assert [run.outcome for run in d.session(tool).runs] == ["ok"]
+    assert d.session(tool).used.tokens_in == 3000
 
 
 def test_a_line_of_twenty_megabytes_and_what_comes_behind_it_are_taken(d: Daemon) -> None:
     assert git(d.app, "show", "main:long.txt") == "hello"
-    assert session(d, "long").used.cost_usd == pytest.approx(0.01125)
+    assert d.session("long").used.cost_usd == pytest.approx(0.01125)
     assert [e["outcome"] for e in d.events("agent_finished") if e["id"] == "long"] == ["ok"]
 
 

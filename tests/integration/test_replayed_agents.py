@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -12,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from harness import sessionrecord
 from harness.clock import parse_rfc3339
 from harness.model import Outcome
-from harness.sessionrecord import SessionRecord
 from tests import replay
 from tests.daemons import Daemon, daemon
 
@@ -34,14 +31,9 @@ def fake(tmp_path: Path) -> Start:
     """A daemon whose agent does as it is told: one dict of orders, or one for each start of a session."""
 
     @contextmanager
-    def start(
-        *told: Mapping[str, Any], adapter: str = "claude", agent: Mapping[str, Any] | None = None, **more: Any
-    ) -> Iterator[Daemon]:
-        binary = tmp_path / "agent"
-        binary.write_text(f'#!/bin/sh\nexec {sys.executable} -P {replay.__file__} "$@"\n')
-        binary.chmod(0o755)
+    def start(*told: Mapping[str, Any], **more: Any) -> Iterator[Daemon]:
         env = {"REPLAY": json.dumps(list(told))}
-        made = {"adapter": adapter, "binary": str(binary), "env": env, **(agent or {})}
+        made = {"adapter": "claude", "binary": replay.installed(tmp_path), "env": env}
         with daemon(tmp_path, agents={"tool": made}, project={"agent": "tool"}, **more) as d:
             d.drop("a", {"id": "a", "prompt": "Create hello.txt and commit it"})
             yield d
@@ -51,13 +43,6 @@ def fake(tmp_path: Path) -> Start:
 
 def ends(d: Daemon) -> list[Outcome | None]:
     return [attempt.end.outcome if attempt.end else None for attempt in d.items()["a"].attempts]
-
-
-def session(d: Daemon) -> SessionRecord:
-    (path,) = d.layout.sessions.glob("*/*/summary.json")
-    record = sessionrecord.read(path)
-    assert record is not None
-    return record
 
 
 def test_a_usage_limit_of_a_subscription_is_waited_for_and_the_session_goes_on(
@@ -71,7 +56,7 @@ def test_a_usage_limit_of_a_subscription_is_waited_for_and_the_session_goes_on(
         reset = json.loads(raw.splitlines()[1])["rate_limit_info"]["resetsAt"]
         again = parse_rfc3339(d.events("agent_started")[1]["ts"])
         assert 0 <= again - reset < 20
-        assert [run.resumed for run in session(d).runs] == [False, True]
+        assert [run.resumed for run in d.session("a").runs] == [False, True]
 
 
 def test_a_refused_key_is_told_at_the_first_retry_and_not_after_all_of_them(fake: Start) -> None:
@@ -89,6 +74,6 @@ def test_an_agent_that_says_nothing_any_more_is_a_stall_and_its_session_goes_on(
     with fake(still, orders("claude-resume", shell=COMMIT), health=health) as d:
         assert d.run_until_idle() == 0
         assert ends(d) == [Outcome.FAILED, Outcome.DONE]
-        assert [run.outcome for run in session(d).runs] == ["stalled", "ok"]
-        assert session(d).runs[1].resumed
-        assert session(d).used.estimated
+        assert [run.outcome for run in d.session("a").runs] == ["stalled", "ok"]
+        assert d.session("a").runs[1].resumed
+        assert d.session("a").used.estimated

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from harness import atomicfs
@@ -140,16 +137,18 @@ def test_boost_leaves_a_wish_for_the_coordinator(world: World, given: list[str],
 
 def test_two_may_boost_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     uid = world.add(id="a")
-    real = atomicfs.replace_file
+    real = atomicfs.write_all
 
-    def late(path: Path, data: bytes, **more: Any) -> None:
-        real(path, data, **more)
-        monkeypatch.setattr(atomicfs, "replace_file", real)
-        assert ctl(world.layout.root, "boost", "a", "3").code == 0
+    def late(fd: int, data: bytes) -> None:
+        real(fd, data)
+        if data == b"4\n":
+            assert ctl(world.layout.root, "boost", "a", "3").code == 0
 
-    monkeypatch.setattr(atomicfs, "replace_file", late)
+    monkeypatch.setattr(atomicfs, "write_all", late)
     assert ctl(world.layout.root, "boost", "a", "4").code == 0
-    assert (world.layout.control / "priority" / uid).read_text() == "4\n"
+    folder = world.layout.control / "priority"
+    assert [path.name for path in folder.iterdir()] == [uid]
+    assert (folder / uid).read_text() == "4\n"
 
 
 @pytest.mark.parametrize("act", ["cancel", "park", "retry", "boost"])

@@ -91,6 +91,16 @@ def test_what_is_no_boost_is_left_alone_and_stops_nobody(world: World, hinting: 
     assert (folder / "words").exists()
 
 
+def test_the_draft_of_a_boost_is_neither_one_nor_removed(world: World, hinting: Hinting) -> None:
+    """Who writes it is about to rename it."""
+    world.add(id="a")
+    draft = boosts(world) / ".a.0123.tmp"
+    draft.write_text("0\n")
+    refresh(hinting)
+    assert hinting.boosts == {}
+    assert draft.exists()
+
+
 def test_a_boost_of_an_item_that_is_over_is_removed_and_one_of_a_waiting_item_kept(
     world: World, hinting: Hinting
 ) -> None:
